@@ -1,0 +1,30 @@
+"""torso: vision models as recipes of parts (backbone, neck, head and what surrounds them)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Lazy, because `import torso` must cost no more than `import torch`, and `torso --help` not even that.
+_SURFACE = {
+    "Recipe": "torso.recipes.recipe",
+    "train": "torso.recipes.run",
+    "evaluate": "torso.recipes.run",
+    "load": "torso.recipes.run",
+    "Detector": "torso.models",
+    "Classifier": "torso.models",
+}
+
+__all__ = ["__version__", *_SURFACE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SURFACE:
+        raise AttributeError(f"module 'torso' has no attribute {name!r}")
+    return getattr(import_module(_SURFACE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,120 @@
+"""What travels between the parts of torso, and the conventions all of them keep.
+
+Conventions
+-----------
+- Boxes are ``xyxy`` in pixels, continuous, counted from 0 at the left edge of the first pixel: a box that
+  covers the first pixel is ``(0, 0, 1, 1)``. Inside the network they are pixels of the network's input;
+  ``Batch.to_source`` maps them back to the original picture.
+- Images are ``[B, 3, H, W]``, RGB, ``uint8`` in 0..255 (or float in the same range). Models normalise.
+- Class indices are contiguous from 0. There is no background class. Original ids and names stay in the data index.
+- Objects are padded to a common number ``M`` of a batch; ``valid`` and ``ignore`` say which rows mean something,
+  so assignment and losses are batched tensor code without a loop over images.
+- Levels of features and of priors run from the finest (smallest stride) to the coarsest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Features = list[Tensor]
+"""A pyramid: one ``[B, channels[i], H / strides[i], W / strides[i]]`` tensor a level, finest first."""
+
+Losses = dict[str, Tensor]
+"""Named scalar losses, already weighted; their sum is what is minimised."""
+
+_T = TypeVar("_T", bound="_Movable")
+
+
+class _Movable:
+    """A dataclass of tensors that moves as one."""
+
+    def to(self: _T, device: torch.device | str, non_blocking: bool = False) -> _T:
+        """The same thing on another device; fields that hold no tensor are kept."""
+        moved = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | _Movable):
+                moved[field.name] = value.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Targets(_Movable):
+    """What a batch of pictures really shows.
+
+    A row with ``valid`` is an object to be found; a row with ``ignore`` is a region that counts neither way
+    (COCO crowd, VOC difficult); a row with neither is padding. No row has both.
+    """
+
+    boxes: Tensor  # [B, M, 4] float32 xyxy, pixels of the network's input; padding is 0
+    labels: Tensor  # [B, M] int64, 0..C-1; padding is 0
+    valid: Tensor  # [B, M] bool
+    ignore: Tensor  # [B, M] bool
+    masks: Tensor | None = None  # [B, M, H, W] bool
+    classes: Tensor | None = None  # [B] int64: the class of the whole picture (classification)
+
+    @classmethod
+    def of_classes(cls, classes: Tensor) -> Targets:
+        """Targets of a classification batch: ``classes`` is ``[B]`` int64; there are no objects (M = 0)."""
+        rows = (len(classes), 0)
+        return cls(
+            boxes=torch.zeros(*rows, 4, device=classes.device),
+            labels=torch.zeros(rows, dtype=torch.int64, device=classes.device),
+            valid=torch.zeros(rows, dtype=torch.bool, device=classes.device),
+            ignore=torch.zeros(rows, dtype=torch.bool, device=classes.device),
+            classes=classes,
+        )
+
+
+@dataclass(frozen=True)
+class Batch(_Movable):
+    """Pictures as the network takes them, with what they show and the way back to their files."""
+
+    images: Tensor  # [B, 3, H, W] uint8 RGB, channels-last in memory
+    targets: Targets
+    index: Tensor  # [B] int64: rows of the data index
+    to_source: Tensor  # [B, 3, 3] float64: pixels of the network's input -> pixels of the original picture
+    source_size: Tensor  # [B, 2] int64: width, height of the original picture, upright
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class DenseOutput(NamedTuple):
+    """What a dense detector says at every prior; P priors in all, level after level, row-major, priors of a cell together."""
+
+    logits: Tensor  # [B, P, C] raw class scores
+    deltas: Tensor  # [B, P, D] raw box regression in the coder's units (D = 4 for most coders)
+    boxes: Tensor  # [B, P, 4] the decoded boxes, xyxy pixels of the network's input
+    priors: Tensor  # [P, 4] xyxy pixels
+    counts: tuple[int, ...]  # priors of each level; sums to P
+    extra: dict[str, Tensor]  # what else a head says, each [B, P, ...] (centerness, quality, ...)
+
+
+class Assignment(NamedTuple):
+    """Which prior learns which object. A prior that is neither positive nor negative is not learned from."""
+
+    index: Tensor  # [B, P] int64: row of the targets (0 where not positive)
+    positive: Tensor  # [B, P] bool
+    negative: Tensor  # [B, P] bool: learns "nothing here"
+    quality: Tensor | None = None  # [B, P] in 0..1: soft target of the class score; None means 1
+
+
+class Detections(NamedTuple):
+    """The answer of a detector: at most D objects a picture, best first, padded with zeros."""
+
+    boxes: Tensor  # [B, D, 4] xyxy pixels of the network's input
+    scores: Tensor  # [B, D] in 0..1, falling
+    labels: Tensor  # [B, D] int64
+    valid: Tensor  # [B, D] bool
+
+
+class Pyramid(Protocol):
+    """What backbones and necks tell about the features they return."""
+
+    channels: list[int]
+    strides: list[int]
