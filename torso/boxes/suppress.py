@@ -1,12 +1,13 @@
 """Suppression: from many scored boxes to the few that are the answer, with fixed sizes so that it exports.
 
-A suppressor is called with ``boxes [B, K, 4]`` (``xyxy``), ``scores [B, K]`` and ``labels [B, K]``, in any order; an entry
-whose score is not above 0 is padding. It returns ``Detections`` of ``max_detections`` rows. ``candidates`` makes its input.
+A suppressor is called with ``boxes [B, K, 4]`` (``xyxy``), ``scores [B, K]`` and ``labels [B, K]``, in any order; an
+entry whose score is not above 0 is padding. It returns ``Detections`` of ``max_detections`` rows. ``candidates`` makes
+its input.
 
 Greedy non-maximum suppression is written as a fixed point, because its loop over boxes would neither batch nor export:
-of boxes sorted by score, a box stays if no earlier box that stays beats it. Starting with all boxes alive and
-applying that sentence to all of them at once, the first t boxes are settled for good after t rounds; in practice a few
-rounds settle all. The answer is the greedy one, exactly.
+of boxes sorted by score, a box stays if no earlier box that stays beats it. Starting with all boxes alive and applying
+that sentence to all of them at once, the first t boxes are settled for good after t rounds; in practice a few rounds
+settle all. The answer is the greedy one, exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from torso.boxes.overlap import pairwise_iou
 from torso.structures import Detections
 
-# Candidates settled together. Larger means fewer rounds in Python, smaller a smaller matrix of overlaps (B x 1024 x 1024).
+# Candidates settled together: their overlaps are a matrix of B x BLOCK x BLOCK, whatever the number of candidates.
 BLOCK = 1024
 
 
@@ -36,7 +37,7 @@ class Suppressor(Protocol):
 
 
 class NMS(nn.Module):
-    """Greedy non-maximum suppression over all classes together: a box goes if a better one overlaps it by more than ``overlap``.
+    """Greedy non-maximum suppression over all classes: a box goes if a better one overlaps it by more than ``overlap``.
 
     Args:
         overlap: the largest IoU (0..1) that two boxes of the answer may have.
@@ -51,6 +52,7 @@ class NMS(nn.Module):
         super().__init__()
         _check(max_detections, overlap)
         self.overlap, self.max_detections = overlap, max_detections
+        self._overlap_float32 = _rounded_down(overlap)
 
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         """The answer among ``boxes [B, K, 4]`` with ``scores [B, K]`` (padding: 0) and ``labels [B, K]``."""
@@ -77,8 +79,10 @@ class NMS(nn.Module):
         )
 
     def _overlapping(self, boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> Tensor:
-        iou = pairwise_iou(boxes, others)
-        over = iou > _rounded_down(self.overlap, iou.dtype)
+        if boxes.dtype == torch.float64:
+            over = pairwise_iou(boxes, others) > self.overlap
+        else:
+            over = pairwise_iou(boxes.float(), others.float()) > self._overlap_float32
         if self.per_class:
             # Shifting each class to its own place, as is usual, rounds the coordinates and so the overlaps.
             over = over & (labels.unsqueeze(2) == other_labels.unsqueeze(1))
@@ -148,20 +152,15 @@ def candidates(
         total: pairs kept of all levels together; None keeps ``topk`` of each.
 
     Returns:
-        ``boxes [B, K, 4]``, ``scores [B, K]``, ``labels [B, K]`` with K = levels * topk (or ``total``, if that is fewer).
-        Padding has score 0.
+        ``boxes [B, K, 4]``, ``scores [B, K]``, ``labels [B, K]`` with K = levels * topk (or ``total`` if that is
+        fewer). Padding has score 0.
     """
-    levels = []
-    for level_scores, level_boxes in zip(scores.split(list(counts), 1), boxes.split(list(counts), 1), strict=True):
-        # Padding first: the feature map of a small picture may hold fewer than topk priors, and sizes must not depend on it.
-        level_scores = F.pad(torch.where(level_scores > threshold, level_scores, 0.0), (0, 0, 0, topk))
-        level_boxes = F.pad(level_boxes, (0, 0, 0, topk))
-        # The best pairs lie at the best priors: looking at these alone reads the large tensor only once.
-        prior = best(level_scores.amax(dim=-1), topk)  # [B, topk]
-        pairs = _rows(level_scores, prior).flatten(1)  # [B, topk * C]
-        pair = best(pairs, topk)  # [B, topk]
-        classes = scores.shape[-1]
-        levels.append((_rows(_rows(level_boxes, prior), pair // classes), pairs.gather(1, pair), pair % classes))
+    levels = [
+        _best_pairs(level_scores, level_boxes, threshold, topk)
+        for level_scores, level_boxes in zip(
+            torch.split(scores, list(counts), 1), torch.split(boxes, list(counts), 1), strict=True
+        )
+    ]
     found = [torch.cat(part, dim=1) for part in zip(*levels, strict=True)]
     if total is not None and total < topk * len(levels):
         keep = best(found[1], total)
@@ -169,8 +168,22 @@ def candidates(
     return found[0], found[1], found[2]
 
 
+def _best_pairs(scores: Tensor, boxes: Tensor, threshold: float, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``candidates`` of one level: ``[B, topk, 4]``, ``[B, topk]``, ``[B, topk]``."""
+    _, priors, classes = scores.shape
+    # The best pairs lie at the best priors: looking at these alone, the large tensor is read only once.
+    # Padding first: the level of a small picture may hold fewer than topk priors, and sizes must not depend on it.
+    prior = best(F.pad(scores.amax(dim=-1), (0, topk)), topk)  # [B, topk]
+    real = prior < priors
+    prior = prior.clamp(max=priors - 1)
+    pairs = _rows(scores, prior)  # [B, topk, C]
+    pairs = torch.where(real.unsqueeze(-1) & (pairs > threshold), pairs, 0.0).flatten(1)
+    pair = best(pairs, topk)  # [B, topk]
+    return _rows(boxes, prior.gather(1, pair // classes)), pairs.gather(1, pair), pair % classes
+
+
 def best(scores: Tensor, topk: int) -> Tensor:
-    """Where the ``topk`` largest of ``scores [B, N]`` are: ``[B, topk]``, in their order of memory; the first of equals wins."""
+    """Where the ``topk`` largest of ``scores [B, N]`` are, in order of memory: ``[B, topk]``; the first of equals wins."""
     last = scores.topk(topk, dim=1).values[:, -1:]  # topk alone takes any of equals
     above, equal = scores > last, scores == last
     room = topk - above.sum(dim=1, keepdim=True)
@@ -222,7 +235,7 @@ def _fixed_point(beats: Tensor, alive: Tensor) -> Tensor:
     def again(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         return after.clone(), settle(after)  # the loop must not return what it was given
 
-    loop: tuple[Tensor, Tensor] = while_loop(changed, again, (start.clone(), settle(start)))
+    loop: tuple[Tensor, Tensor] = while_loop(changed, again, (start.clone(), settle(start)))  # type: ignore[no-untyped-call]
     return loop[1]
 
 
@@ -231,10 +244,10 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-def _rounded_down(limit: float, dtype: torch.dtype) -> float:
-    """The largest number of ``dtype`` not above ``limit``: comparing with it is comparing with the real number."""
-    near = torch.tensor(limit, dtype=dtype)
-    return float(near if near.double() <= limit else near.nextafter(torch.tensor(-torch.inf, dtype=dtype)))
+def _rounded_down(limit: float) -> float:
+    """The largest float32 not above ``limit``: comparing a float32 with it is comparing it with the real number."""
+    near = torch.tensor(limit, dtype=torch.float32)
+    return float(near if float(near) <= limit else near.nextafter(torch.tensor(-torch.inf)))
 
 
 def _check(max_detections: int, share: float) -> None:
