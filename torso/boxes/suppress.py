@@ -183,7 +183,7 @@ def _best_pairs(scores: Tensor, boxes: Tensor, threshold: float, topk: int) -> t
 
 
 def best(scores: Tensor, topk: int) -> Tensor:
-    """Where the ``topk`` largest of ``scores [B, N]`` are, in order of memory: ``[B, topk]``; the first of equals wins."""
+    """Where the ``topk`` largest of ``scores [B, N]`` are, by memory, the first of equals winning: ``[B, topk]``."""
     last = scores.topk(topk, dim=1).values[:, -1:]  # topk alone takes any of equals
     above, equal = scores > last, scores == last
     room = topk - above.sum(dim=1, keepdim=True)
