@@ -1,0 +1,199 @@
+"""What a model says about every picture of a data set, in flat arrays and in pixels of the original pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torso.config import DataError
+from torso.structures import Batch, Detections
+
+if TYPE_CHECKING:
+    from torso.data.index import Index
+
+Predict = Callable[[Tensor], Detections | Tensor]
+FORMAT = "torso predictions 1"
+
+
+class Batches(Protocol):
+    """What ``collect`` reads: the loader of a split, in order."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers in columns: K detections over S pictures, or one row of probabilities a picture.
+
+    ``image`` holds rows of the data index (not image ids). ``seen`` names the rows that were looked at, each once: a
+    picture without a detection is in ``seen`` only.
+    """
+
+    image: NDArray[np.int64]  # [K]
+    boxes: NDArray[np.float64]  # [K, 4] xyxy, pixels of the original picture, inside it
+    scores: NDArray[np.float64]  # [K] in 0..1
+    labels: NDArray[np.int64]  # [K] in 0..C-1
+    seen: NDArray[np.int64]  # [S]
+    probabilities: NDArray[np.float64] | None = None  # [S, C], classification only
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @classmethod
+    def of(
+        cls,
+        image: Any = (),
+        boxes: Any = (),
+        scores: Any = (),
+        labels: Any = (),
+        *,
+        seen: Any = None,
+        probabilities: Any = None,
+    ) -> Predictions:
+        """Predictions from anything numpy understands; ``seen`` is the pictures named in ``image`` unless given."""
+        rows = np.asarray(image, dtype=np.int64).reshape(-1)
+        table = None if probabilities is None else np.asarray(probabilities, dtype=np.float64)
+        default = np.unique(rows) if table is None else np.arange(len(table))
+        return cls(
+            image=rows,
+            boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+            scores=np.asarray(scores, dtype=np.float64).reshape(-1),
+            labels=np.asarray(labels, dtype=np.int64).reshape(-1),
+            seen=np.asarray(default if seen is None else seen, dtype=np.int64).reshape(-1),
+            probabilities=table,
+        )
+
+    @classmethod
+    def merge(cls, parts: Sequence[Predictions]) -> Predictions:
+        """One from many (batches, machines); a picture that comes twice (padding of a shard) counts once, the first."""
+        if not parts:
+            return cls.of()
+        kept: list[Predictions] = []
+        known = np.zeros(1 + max(int(part.seen.max(initial=-1)) for part in parts), dtype=bool)
+        for part in parts:
+            first = np.zeros(len(part.seen), dtype=bool)
+            first[np.unique(part.seen, return_index=True)[1]] = True
+            first &= ~known[part.seen]
+            fresh = np.isin(part.image, part.seen[first])
+            known[part.seen] = True
+            table = None if part.probabilities is None else part.probabilities[first]
+            columns = part.image[fresh], part.boxes[fresh], part.scores[fresh], part.labels[fresh]
+            kept.append(cls(*columns, seen=part.seen[first], probabilities=table))
+        tables = [part.probabilities for part in kept if part.probabilities is not None]
+        return cls(
+            image=np.concatenate([part.image for part in kept]),
+            boxes=np.concatenate([part.boxes for part in kept]),
+            scores=np.concatenate([part.scores for part in kept]),
+            labels=np.concatenate([part.labels for part in kept]),
+            seen=np.concatenate([part.seen for part in kept]),
+            probabilities=np.concatenate(tables) if tables else None,
+        )
+
+    def to_coco(self, index: Index) -> list[dict[str, Any]]:
+        """Rows of a COCO results file: original image ids, original category ids, xywh boxes in original pixels.
+
+        For classification a row has the best class and its probability and no box.
+        """
+        if self.probabilities is not None:
+            best = self.probabilities.argmax(axis=1)
+            return [
+                {
+                    "image_id": index.image_ids[row],
+                    "category_id": int(index.class_ids[label]),
+                    "score": float(self.probabilities[place, label]),
+                }
+                for place, (row, label) in enumerate(zip(self.seen.tolist(), best.tolist(), strict=True))
+            ]
+        xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
+        rows = zip(self.image.tolist(), xywh.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
+        return [
+            {
+                "image_id": index.image_ids[image],
+                "category_id": int(index.class_ids[label]),
+                "bbox": box,
+                "score": score,
+            }
+            for image, box, score, label in rows
+        ]
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as JSON, exact to the last bit (`load` reads it back)."""
+        path = Path(path)
+        columns = {
+            name: getattr(self, name) for name in ("image", "boxes", "scores", "labels", "seen", "probabilities")
+        }
+        lists = {name: None if column is None else column.tolist() for name, column in columns.items()}
+        path.write_text(json.dumps({"format": FORMAT, **lists}), encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read what ``save`` wrote. Raises ``DataError`` if the file is something else."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise KeyError("format")
+            return cls.of(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{path} is not a file of predictions ({FORMAT!r} expected); write one with `torso eval`"
+            raise DataError(message) from error
+
+
+def collect(predict: Predict, loader: Batches, device: torch.device | str = "cpu") -> Predictions:
+    """Run ``predict`` over every batch of ``loader`` and bring its answers back to the original pictures.
+
+    Args:
+        predict: images ``[B, 3, H, W]`` -> ``Detections`` or probabilities ``[B, C]``; a model's ``predict`` or an
+            exported file's.
+        loader: batches of a split; pictures that come twice count once.
+        device: where ``predict`` wants its images.
+    """
+    parts = []
+    with torch.no_grad():
+        for batch in loader.epoch(0):
+            answer = predict(batch.images.to(device))
+            if isinstance(answer, Tensor):
+                table = answer.double().cpu().numpy()
+                parts.append(Predictions.of(seen=batch.index.numpy(), probabilities=table))
+            else:
+                parts.append(_detected(answer, batch))
+    return Predictions.merge(parts)
+
+
+def _detected(answer: Detections, batch: Batch) -> Predictions:
+    """One batch of detections, without its padding, in pixels of the original pictures."""
+    picture, place = (part.numpy() for part in torch.nonzero(answer.valid.cpu(), as_tuple=True))
+    boxes = answer.boxes.double().cpu().numpy()[picture, place]
+    return Predictions(
+        image=batch.index.numpy()[picture],
+        boxes=back_to_source(boxes, batch.to_source.numpy()[picture], batch.source_size.numpy()[picture]),
+        scores=answer.scores.double().cpu().numpy()[picture, place],
+        labels=answer.labels.cpu().numpy()[picture, place],
+        seen=batch.index.numpy(),
+    )
+
+
+def back_to_source(
+    boxes: NDArray[np.float64], matrices: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Boxes of the network's input -> the smallest upright boxes of the original pictures, clipped to them.
+
+    Args:
+        boxes: ``[K, 4]`` xyxy pixels.
+        matrices: ``[K, 3, 3]`` affine, network pixels -> original pixels, one for each box.
+        sizes: ``[K, 2]`` width and height of the original pictures.
+    """
+    corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]  # [K, 4, 2]
+    moved = corners @ matrices[:, :2, :2].swapaxes(1, 2) + matrices[:, None, :2, 2]  # [K, 4, 2]
+    found = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
+    return np.clip(found, 0, np.tile(sizes, 2)).astype(np.float64)
