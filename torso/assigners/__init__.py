@@ -1,0 +1,14 @@
+"""Assigners: which prior learns which object.
+
+Contract: ``assigner(output: DenseOutput, targets: Targets) -> Assignment``, without gradient, batched over padded
+targets with at least one row, without synchronisation with the host or shapes that depend on data. A prior is positive,
+negative, or neither (it lies in an ignored region or between two thresholds) and then learned from by no loss.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torso.assigners.max_iou import MaxIoU
+
+ASSIGNERS: dict[str, type[nn.Module]] = {"max_iou": MaxIoU}

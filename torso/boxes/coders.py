@@ -1,0 +1,70 @@
+"""Coders: how a box is written relative to its prior.
+
+A coder has ``size`` (numbers a box takes in the head's output), ``encode(boxes, priors) -> deltas`` and
+``decode(deltas, priors) -> boxes``; both broadcast over leading dimensions, boxes and priors are ``xyxy`` pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from torso.boxes.convert import xyxy_to_cxcywh
+
+
+class Coder(Protocol):
+    """The contract of this role."""
+
+    size: int
+
+    def encode(self, boxes: Tensor, priors: Tensor) -> Tensor:
+        """``xyxy`` boxes ``[..., 4]`` as ``[..., size]`` relative to ``priors [..., 4]``."""
+        ...
+
+    def decode(self, deltas: Tensor, priors: Tensor) -> Tensor:
+        """The boxes back."""
+        ...
+
+
+class Delta:
+    """Offsets of the centre in units of the prior's size, and log-ratios of width and height.
+
+    Args:
+        weights: factors of (x, y, w, h) deltas; (10, 10, 5, 5) is common for second stages.
+        max_ratio: decoded sides are at most this many times the prior's: a wild logit cannot overflow ``exp``.
+
+    Source: Faster R-CNN, 2015, arXiv:1506.01497
+    """
+
+    size = 4
+
+    def __init__(self, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), max_ratio: float = 62.5):
+        self.weights = tuple(float(w) for w in weights)
+        self.max_log = math.log(max_ratio)
+
+    def encode(self, boxes: Tensor, priors: Tensor) -> Tensor:
+        """``xyxy`` boxes and priors ``[..., 4]`` to deltas ``[..., 4]``; boxes without area (padding) stay finite."""
+        box, prior = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(priors)
+        size = prior[..., 2:]
+        centre = (box[..., :2] - prior[..., :2]) / size
+        ratio = (box[..., 2:] / size).clamp(min=torch.finfo(boxes.dtype).eps).log()
+        return torch.cat([centre, ratio], dim=-1) * deltas_weights(self.weights, boxes)
+
+    def decode(self, deltas: Tensor, priors: Tensor) -> Tensor:
+        """Deltas ``[..., 4]`` and ``xyxy`` priors to ``xyxy`` boxes."""
+        deltas = deltas / deltas_weights(self.weights, deltas)
+        prior = xyxy_to_cxcywh(priors)
+        centre = prior[..., :2] + deltas[..., :2] * prior[..., 2:]
+        half = deltas[..., 2:].clamp(max=self.max_log).exp() * prior[..., 2:] / 2
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def deltas_weights(weights: tuple[float, ...], like: Tensor) -> Tensor:
+    """The four factors as a tensor on the device and in the dtype of ``like``."""
+    return torch.tensor(weights, dtype=like.dtype, device=like.device)
+
+
+CODERS = {"delta": Delta}

@@ -1,0 +1,16 @@
+"""Heads: features to raw outputs.
+
+Dense heads are constructed with ``in_channels`` (of every level), ``num_classes`` and ``num_priors`` (priors a cell),
+all
+wired; called with ``Features`` they return `torso.heads.dense.HeadOutput`, and ``scores(output)`` turns raw logits into
+scores in 0..1. Classification heads take ``in_channels`` and ``num_classes`` and return ``[B, C]`` logits.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torso.heads.classify import Classify
+from torso.heads.retina import Retina
+
+HEADS: dict[str, type[nn.Module]] = {"classify": Classify, "retina": Retina}

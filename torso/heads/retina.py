@@ -1,0 +1,72 @@
+"""RetinaNet's head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from torso.config import Role
+from torso.heads.dense import HeadOutput, flatten_levels
+from torso.nn.conv import ConvNormAct, Layer, init_normal
+from torso.structures import Features
+
+
+class Retina(nn.Module):
+    """Two towers of 3x3 convolutions shared by all levels, one for classes, one for boxes.
+
+    Args:
+        in_channels: channels of the levels, all equal (wired).
+        num_classes: classes C (wired).
+        num_priors: priors a cell (wired).
+        coder_size: numbers a box takes (wired).
+        depth: convolutions in a tower.
+        norm: normalisation in the towers; none in the paper.
+        activation: activation in the towers.
+        prior_probability: the score every class starts with, so that the many empty priors do not drown the first
+            steps.
+
+    Source: Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        num_priors: int,
+        coder_size: int = 4,
+        depth: int = 4,
+        norm: Annotated[Layer | None, Role("norm", factory=True)] = None,
+        activation: Annotated[Callable[[], nn.Module], Role("activation", factory=True)] = nn.ReLU,
+        prior_probability: float = 0.01,
+    ):
+        super().__init__()
+        if len(set(in_channels)) != 1:
+            raise ValueError(
+                f"a head shared by all levels needs equal channels, got {list(in_channels)}: use a neck that maps them"
+            )
+        self.num_priors, channels = num_priors, in_channels[0]
+        self.class_tower = nn.Sequential(
+            *(ConvNormAct(channels, channels, norm=norm, activation=activation) for _ in range(depth))
+        )
+        self.box_tower = nn.Sequential(
+            *(ConvNormAct(channels, channels, norm=norm, activation=activation) for _ in range(depth))
+        )
+        self.class_logits = nn.Conv2d(channels, num_priors * num_classes, 3, padding=1)
+        self.box_deltas = nn.Conv2d(channels, num_priors * coder_size, 3, padding=1)
+        init_normal(self)
+        bias = -math.log((1 - prior_probability) / prior_probability)
+        assert self.class_logits.bias is not None
+        nn.init.constant_(self.class_logits.bias, bias)
+
+    def forward(self, features: Features) -> HeadOutput:
+        """Features to logits ``[B, P, C]`` and deltas ``[B, P, D]``."""
+        logits = [self.class_logits(self.class_tower(x)) for x in features]
+        deltas = [self.box_deltas(self.box_tower(x)) for x in features]
+        return HeadOutput(flatten_levels(logits, self.num_priors), flatten_levels(deltas, self.num_priors), {})
+
+    def scores(self, logits: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """Logits ``[B, P, C]`` to independent scores in 0..1."""
+        return logits.sigmoid()

@@ -1,0 +1,46 @@
+"""A classifier: backbone, head."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from torso.nn.normalize import NormalizePixels
+from torso.structures import Batch, Losses
+
+
+class Classifier(nn.Module):
+    """Pictures to the class of the whole picture.
+
+    Args:
+        backbone: pictures to features.
+        head: features to logits ``[B, C]``.
+        criterion: logits and targets to losses.
+        num_classes: classes C.
+
+    Source: own design.
+    """
+
+    task: ClassVar[str] = "classify"
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, criterion: nn.Module, num_classes: int):
+        super().__init__()
+        self.num_classes = num_classes
+        self.stride: int = 1  # any size will do
+        self.normalize = NormalizePixels(backbone.mean, backbone.std)  # type: ignore[arg-type]
+        self.backbone, self.head, self.criterion = backbone, head, criterion
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` in 0..255 to logits ``[B, C]``."""
+        logits: Tensor = self.head(self.backbone(self.normalize(images)))
+        return logits if logits.dtype.itemsize >= 4 else logits.float()
+
+    def losses(self, batch: Batch) -> Losses:
+        """The named losses of a batch."""
+        losses: Losses = self.criterion(self(batch.images), batch.targets)
+        return losses
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Probabilities ``[B, C]``."""
+        return self(images).softmax(dim=1)

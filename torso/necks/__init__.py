@@ -1,0 +1,14 @@
+"""Necks: features to features.
+
+Contract: constructed with the ``in_channels`` and ``strides`` of the backbone's levels (wired); called with
+``Features``,
+returns ``Features``; ``channels`` and ``strides`` tell the truth about them. `torso.testing.check_neck` checks it.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torso.necks.fpn import FPN
+
+NECKS: dict[str, type[nn.Module]] = {"fpn": FPN}

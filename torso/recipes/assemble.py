@@ -1,0 +1,189 @@
+"""The wiring: what flows from one part to the next. One function a family of models, and one for data and for training.
+
+The signatures are the schema of a recipe: the sections ``model``, ``data`` and ``train`` may hold exactly these
+arguments.
+What other parts decide (channels, strides, numbers of classes and priors) appears only here, never in a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from torch import nn
+from torso.config import ModelError, Role, Spec
+
+from torso.criteria import ClassifyCriterion, DenseCriterion
+from torso.models import Classifier, Detector
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def detector(
+    num_classes: int,
+    *,
+    backbone: Annotated[Spec, Role("backbone")],
+    neck: Annotated[Spec, Role("neck")] = "fpn",  # type: ignore[assignment]
+    head: Annotated[Spec, Role("head")] = "retina",  # type: ignore[assignment]
+    prior: Annotated[Spec, Role("prior")] = "anchors",  # type: ignore[assignment]
+    coder: Annotated[Spec, Role("coder")] = "delta",  # type: ignore[assignment]
+    assigner: Annotated[Spec, Role("assigner")] = "max_iou",  # type: ignore[assignment]
+    class_loss: Annotated[Spec, Role("loss")] = "focal",  # type: ignore[assignment]
+    box_loss: Annotated[Spec, Role("loss")] = "l1",  # type: ignore[assignment]
+    suppress: Annotated[Spec, Role("suppress")] = "batched_nms",  # type: ignore[assignment]
+    class_weight: float = 1.0,
+    box_weight: float = 1.0,
+    average: Literal["batch", "image"] = "batch",
+    threshold: float = 0.05,
+    topk: int = 1000,
+) -> Detector:
+    """A dense detector: backbone, neck, head; priors and a coder; an assigner and two losses; a suppressor.
+
+    Args:
+        num_classes: classes of the data (wired).
+        backbone: pictures to features.
+        neck: features to features of equal channels.
+        head: features to logits and deltas at every prior.
+        prior: the boxes the head looks at.
+        coder: deltas to boxes and back.
+        assigner: says which prior learns which object.
+        class_loss: loss of the class scores.
+        box_loss: loss of deltas or boxes.
+        suppress: candidates to detections.
+        class_weight: factor of the class loss.
+        box_weight: factor of the box loss.
+        average: divide losses by the positives of the batch, or of each image.
+        threshold: score below which nothing is a detection.
+        topk: candidates a level.
+
+    Source: own design.
+    """
+    body = backbone.build()
+    pyramid = neck.build(in_channels=body.channels, strides=body.strides)
+    priors = prior.build(strides=pyramid.strides)
+    boxes = coder.build()
+    return fitted(
+        lambda: Detector(
+            body,
+            pyramid,
+            head.build(
+                in_channels=pyramid.channels,
+                num_classes=num_classes,
+                num_priors=priors.per_cell,
+                coder_size=boxes.size,
+            ),
+            priors,
+            boxes,
+            DenseCriterion(
+                assigner.build(), class_loss.build(), box_loss.build(), boxes, class_weight, box_weight, average
+            ),
+            suppress.build(),
+            num_classes=num_classes,
+            threshold=threshold,
+            topk=topk,
+        )
+    )
+
+
+def classifier(
+    num_classes: int,
+    *,
+    backbone: Annotated[Spec, Role("backbone")],
+    head: Annotated[Spec, Role("head")] = "classify",  # type: ignore[assignment]
+    class_loss: Annotated[Spec, Role("loss")] = "cross_entropy",  # type: ignore[assignment]
+) -> Classifier:
+    """A classifier: backbone and head.
+
+    Args:
+        num_classes: classes of the data (wired).
+        backbone: pictures to features; the head takes the last level.
+        head: features to logits.
+        class_loss: loss of the class of the picture.
+
+    Source: own design.
+    """
+    body = backbone.build()
+    top = head.build(in_channels=body.channels, num_classes=num_classes)
+    return fitted(lambda: Classifier(body, top, ClassifyCriterion(class_loss.build()), num_classes))
+
+
+def fitted(make: Callable[[], M]) -> M:
+    """The model, or one sentence about the parts that do not fit each other."""
+    try:
+        return make()
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def data(
+    *,
+    path: str,
+    format: Literal["voc", "coco", "yolo", "folder"] | None = None,  # noqa: A002  the word users type
+    train: str = "train",
+    val: str = "val",
+    size: int | tuple[int, int] = 640,
+    batch: int = 16,
+    workers: int = 2,
+    transforms: Annotated[Sequence[Any], Role("transform")] = (),
+    resize: Annotated[Any, Role("transform")] = "letterbox",
+    cache: bool = False,
+    max_bad: float = 0.01,
+) -> dict[str, Any]:
+    """Which pictures, and how they become batches.
+
+    Args:
+        path: a VOCdevkit (or year) folder, a COCO folder, a YOLO folder or data.yaml, class folders; ``digits`` is
+            built in.
+        format: recognised from the folder where not given.
+        train: name of the split to learn from.
+        val: name of the split to judge with.
+        size: side of the network's input in pixels, or (width, height).
+        batch: pictures a step.
+        workers: processes that read pictures; the samples do not depend on it.
+        transforms: augmentations of the training pictures, in order.
+        resize: how a picture of any size becomes one of ``size``.
+        cache: keep decoded pictures in memory.
+        max_bad: share of unreadable pictures an epoch may have before training stops.
+    """
+    return dict(locals())
+
+
+def training(
+    *,
+    epochs: int = 12,
+    optimizer: Annotated[Spec, Role("optimizer")] = "sgd",  # type: ignore[assignment]
+    schedule: Annotated[Any, Role("schedule")] = "multistep",
+    tricks: Annotated[Sequence[Any], Role("trick")] = (),
+    backbone_factor: float = 1.0,
+    decay_norm_bias: bool = False,
+    accumulate: int = 1,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    evaluate_every: int = 1,
+    save_every: int | None = None,
+    best: str | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """How the model learns.
+
+    Args:
+        epochs: passes over the training split.
+        optimizer: update rule.
+        schedule: factor of the learning rate, per step.
+        tricks: clipping, averaging of weights and the like.
+        backbone_factor: factor of the backbone's learning rate.
+        decay_norm_bias: weight decay on norms and biases too.
+        accumulate: batches an optimizer step.
+        precision: ``auto`` is bfloat16 where the processor has it, else float32.
+        evaluate_every: epochs between evaluations.
+        save_every: steps between checkpoints, beside the one at the end of each epoch.
+        best: the metric that decides which checkpoint is kept as best.
+        seed: of weights, order and augmentation.
+        threads: threads of the processor torch may use.
+        device: ``cpu``, ``cuda``, or ``auto``.
+    """
+    return dict(locals())
+
+
+FAMILIES: dict[str, Callable[..., nn.Module]] = {"detector": detector, "classifier": classifier}
