@@ -1,0 +1,1 @@
+"""Recipes: named systems as text, and what turns them into a run."""
