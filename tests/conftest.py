@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import socket
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "::ffff:127.")
+
+
+def pytest_report_header() -> str:
+    """The versions of everything that torso is compared with."""
+    names = ("torch", "torchvision", "timm", "pycocotools", "hotcoco", "scikit-learn", "onnxruntime", "pillow", "numpy")
+    return "with: " + ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def _guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
