@@ -71,7 +71,6 @@ def pair() -> tuple[Detector, nn.Module]:
         weights=None,
         weights_backbone=None,
         num_classes=CLASSES,
-        trainable_backbone_layers=5,
         min_size=SIZE,
         max_size=SIZE,
     )

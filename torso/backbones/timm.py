@@ -136,10 +136,9 @@ def create(model: str, *, drop_path_rate: float, **options: Any) -> Any:
 
 
 def freeze(body: nn.Module, last: str | None, norms: bool) -> list[nn.Module]:
-    """Freeze all parameters up to the end of module ``last`` (in order of registration) and, with ``norms``, every
-    batch norm.
+    """Freeze everything up to the end of module ``last`` and, with ``norms``, every batch norm.
 
-    Returns the modules that must stay in evaluation mode.
+    "Up to" is the order of registration. Returns the modules that must stay in evaluation mode.
     """
     kept: list[nn.Module] = []
     if last is not None:

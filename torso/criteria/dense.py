@@ -12,8 +12,7 @@ from torso.structures import Assignment, DenseOutput, Losses, Targets
 
 
 class DenseCriterion(nn.Module):
-    """Assigner, class loss and box loss as ``{"class": ..., "box": ...}``, each divided by the number of positive
-    priors.
+    """Assigner and two losses: ``{"class": ..., "box": ...}``, each divided by the number of positive priors.
 
     Args:
         assigner: says which prior learns which object.
@@ -93,7 +92,7 @@ def gather(rows: Tensor, index: Tensor) -> Tensor:
 
 
 def class_targets(assigned: Assignment, targets: Targets, logits: Tensor) -> Tensor:
-    """Targets ``[B, P, C]``: 1 (or the assignment's quality) at the class of the object that a positive prior learns."""
+    """Targets ``[B, P, C]``: 1 (or the assignment's quality) at the class of the object a positive prior learns."""
     score = assigned.positive.to(logits.dtype)  # [B, P]
     if assigned.quality is not None:
         score = score * assigned.quality.to(logits.dtype)

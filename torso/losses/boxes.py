@@ -17,6 +17,9 @@ class L1(nn.Module):
 
     takes = "deltas"
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(
         self,
         prediction: Tensor,
@@ -64,6 +67,9 @@ class GIoU(nn.Module):
     """
 
     takes = "boxes"
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def forward(
         self,

@@ -1,0 +1,154 @@
+"""Every part of every role keeps its role's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from torso import testing
+from torso.assigners import ASSIGNERS
+from torso.backbones import BACKBONES
+from torso.boxes.coders import CODERS
+from torso.boxes.priors import PRIORS
+from torso.boxes.suppress import SUPPRESSORS
+from torso.criteria import DenseCriterion
+from torso.heads import HEADS
+from torso.losses import L1, LOSSES, Focal
+from torso.necks import NECKS
+from torso.nn.activations import ACTIVATIONS
+from torso.nn.norms import NORMS
+
+# The smallest member of each family, so that the walk is quick.
+SMALL = {"timm": {"model": "resnet18"}, "timm_trunk": {"model": "resnet18"}, "resnet": {"depth": 18}, "tiny": {}}
+
+
+@pytest.mark.part("backbone/tiny", "backbone/timm", "backbone/resnet")
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"timm_trunk"}))
+def test_backbones(name: str) -> None:
+    testing.check_backbone(BACKBONES[name](**SMALL[name]))
+
+
+def test_a_trunk_gives_one_vector() -> None:
+    trunk = BACKBONES["timm_trunk"](**SMALL["timm_trunk"]).eval()
+    (vector,) = trunk(torch.rand(2, 3, 64, 64))
+    assert list(vector.shape) == [2, trunk.channels[0], 1, 1]
+
+
+@pytest.mark.part("neck/fpn")
+@pytest.mark.parametrize("options", [{}, {"extra_from": "input"}, {"extra_from": "pool"}, {"extra": 0}])
+@pytest.mark.parametrize("name", sorted(NECKS))
+def test_necks(name: str, options: dict[str, object]) -> None:
+    testing.check_neck(lambda channels, strides: NECKS[name](channels, strides, channels=8, **options))
+
+
+@pytest.mark.parametrize("name", sorted(set(HEADS) - {"classify"}))
+def test_dense_heads(name: str) -> None:
+    testing.check_head(HEADS[name])
+
+
+@pytest.mark.part("head/classify")
+def test_classify_head() -> None:
+    head = HEADS["classify"](in_channels=[4, 6], num_classes=3)
+    testing.check_module(head, lambda: ([torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)],))
+    assert head([torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_losses(name: str) -> None:
+    testing.check_loss(LOSSES[name]())
+
+
+@pytest.mark.part("assigner/max_iou")
+@pytest.mark.parametrize("name", sorted(ASSIGNERS))
+def test_assigners(name: str) -> None:
+    testing.check_assigner(ASSIGNERS[name]())
+
+
+@pytest.mark.parametrize("name", sorted(SUPPRESSORS))
+def test_suppressors(name: str) -> None:
+    testing.check_suppressor(SUPPRESSORS[name](max_detections=50))
+
+
+@pytest.mark.part("norm/batch", "norm/group")
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_norms(name: str) -> None:
+    testing.check_module(NORMS[name](32), lambda: (torch.rand(2, 32, 4, 4),))
+
+
+@pytest.mark.part("activation/relu", "activation/leaky_relu", "activation/silu", "activation/mish")
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations(name: str) -> None:
+    x = torch.linspace(-3, 3, 13)
+    closed: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": lambda x: x.clamp(min=0),
+        "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
+        "silu": lambda x: x / (1 + (-x).exp()),
+        "mish": lambda x: x * (1 + x.exp()).log().tanh(),
+    }
+    torch.testing.assert_close(ACTIVATIONS[name]()(x), closed[name](x))
+
+
+@pytest.mark.part("prior/anchors")
+@pytest.mark.parametrize("name", sorted(PRIORS))
+def test_priors(name: str) -> None:
+    prior = PRIORS[name](strides=[8, 16])
+    boxes = prior([(3, 4), (2, 2)])
+    assert boxes.shape == ((12 + 4) * prior.per_cell, 4)
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.part("coder/delta")
+@pytest.mark.parametrize("name", sorted(CODERS))
+def test_coders_give_the_boxes_back(name: str) -> None:
+    coder = CODERS[name]()
+    low = torch.rand(2, 50, 2, dtype=torch.float64) * 100
+    boxes = torch.cat([low, low + torch.rand(2, 50, 2, dtype=torch.float64) * 60 + 0.5], dim=-1)
+    priors = torch.tensor([[0.0, 0, 32, 32]], dtype=torch.float64).expand(50, 4)
+    deltas = coder.encode(boxes, priors)
+    assert deltas.shape == (2, 50, coder.size)
+    torch.testing.assert_close(coder.decode(deltas, priors), boxes)
+    assert coder.encode(torch.zeros(50, 4), priors.float()).isfinite().all()
+
+
+@pytest.mark.part("criterion/dense")
+@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
+def test_dense_criterion_with_any_number_of_objects(count: int, box_loss: str) -> None:
+    output, targets = testing.dense_case(count)
+    logits, deltas = output.logits.requires_grad_(), output.deltas.requires_grad_()
+    coder = CODERS["delta"]()
+    output = output._replace(boxes=coder.decode(deltas, output.priors))
+    losses = DenseCriterion(ASSIGNERS["max_iou"](), Focal(), LOSSES[box_loss](), coder)(output, targets)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert deltas.grad is None or deltas.grad.isfinite().all()
+    if count == 0:
+        assert losses["box"].detach() == 0
+        assert losses["class"].detach() > 0
+
+
+@pytest.mark.part("criterion/dense")
+def test_nothing_is_learned_in_ignored_regions() -> None:
+    output, targets = testing.dense_case(40)
+    logits = output.logits.requires_grad_()
+    assigner = ASSIGNERS["max_iou"]()
+    DenseCriterion(assigner, Focal(), L1(), CODERS["delta"]())(output, targets)["class"].backward()
+    assigned = assigner(output, targets)
+    neither = ~(assigned.positive | assigned.negative)
+    assert neither.any()
+    assert logits.grad is not None
+    assert not logits.grad[neither].any()
+    assert logits.grad[~neither].all()
+
+
+@pytest.mark.part("criterion/dense", "assigner/max_iou", "loss/focal")
+def test_assignment_and_losses_are_one_graph() -> None:
+    output, targets = testing.dense_case(12)
+    criterion = DenseCriterion(ASSIGNERS["max_iou"](), Focal(), L1(), CODERS["delta"]())
+    report = torch._dynamo.explain(criterion)(output, targets)
+    assert report.graph_break_count == 0, report.break_reasons

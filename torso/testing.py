@@ -1,0 +1,245 @@
+"""Contract checks that anybody can run on a part of their own: each raises ``AssertionError`` with one sentence.
+
+>>> import torso.testing, torso.necks
+>>> torso.testing.check_neck(lambda c, s: torso.necks.FPN(c, s, channels=8))
+
+They are what torso's own tests walk over every part with.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
+
+CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
+
+
+def check_backbone(backbone: nn.Module, size: int = 64) -> None:
+    """A backbone tells the truth about ``channels`` and ``strides``, learns, and survives the checks of `check_module`.
+
+    Args:
+        backbone: the part, constructed.
+        size: side of the pictures in pixels; a multiple of the largest stride.
+    """
+    channels, strides = _pyramid(backbone)
+    for name in ("mean", "std"):
+        assert len(getattr(backbone, name, ())) == 3, f"a backbone has `{name}`, three numbers in 0..1 units"
+    # Two pictures of two sizes: batch norm needs more than one value a channel in training.
+    for height, width in ((size, size), (size, 2 * size)):
+        _check_features(backbone(torch.rand(2, 3, height, width)), channels, strides, height, width)
+    check_module(backbone, lambda: (torch.rand(2, 3, size, size),))
+
+
+def check_neck(make: Callable[[list[int], list[int]], nn.Module]) -> None:
+    """A neck tells the truth about ``channels`` and ``strides``, learns, and survives the checks of `check_module`.
+
+    Args:
+        make: constructs the neck from ``in_channels`` and ``strides`` of the levels.
+    """
+    neck = make(CHANNELS, STRIDES)
+    channels, strides = _pyramid(neck)
+    for height, width in ((64, 64), (96, 160)):
+        _check_features(neck(_features(height, width)), channels, strides, height, width)
+    check_module(neck, lambda: (_features(64, 64),))
+
+
+def check_head(make: Callable[..., nn.Module], num_classes: int = 3) -> None:
+    """A dense head gives ``[B, P, C]`` logits and ``[B, P, 4]`` deltas, and scores in 0..1.
+
+    Args:
+        make: called with ``in_channels``, ``num_classes`` and ``num_priors``.
+        num_classes: classes to try it with.
+    """
+    head = make(in_channels=[8, 8], num_classes=num_classes, num_priors=2)
+    features = [torch.rand(2, 8, 8, 8), torch.rand(2, 8, 4, 4)]
+    output = head(features)
+    count = (64 + 16) * 2
+    assert output.logits.shape == (2, count, num_classes), f"logits are [B, P, C], got {list(output.logits.shape)}"
+    assert output.deltas.shape[:2] == (2, count), f"deltas are [B, P, D], got {list(output.deltas.shape)}"
+    scores = head.scores(output.logits, output.extra)  # type: ignore[operator]
+    assert scores.shape == output.logits.shape and 0 <= scores.min() <= scores.max() <= 1, "scores lie in 0..1"
+    check_module(head, lambda: ([torch.rand(2, 8, 8, 8), torch.rand(2, 8, 4, 4)],))
+
+
+def check_assigner(assigner: nn.Module) -> None:
+    """An assigner is batched, keeps ignored regions out, and works with no objects, one, and hundreds."""
+    for count in (0, 1, 300):
+        output, targets = dense_case(count)
+        assigned: Assignment = assigner(output, targets)
+        shape = output.logits.shape[:2]
+        assert assigned.index.shape == assigned.positive.shape == assigned.negative.shape == shape, "fields are [B, P]"
+        assert assigned.index.dtype == torch.int64, "index is int64"
+        assert not (assigned.positive & assigned.negative).any(), "a prior is not both positive and negative"
+        if count:
+            learned = targets.valid.gather(1, assigned.index)
+            assert learned[assigned.positive].all(), "a positive prior learns a valid object, never padding"
+        else:
+            assert not assigned.positive.any(), "without objects nothing is positive"
+        alone = [
+            assigner(_picture(output, i), Targets(*(x[i : i + 1] for x in _rows(targets)))) for i in range(shape[0])
+        ]
+        for field in ("index", "positive", "negative"):
+            together = getattr(assigned, field)
+            assert torch.equal(together, torch.cat([getattr(a, field) for a in alone])), (
+                "pictures do not see each other"
+            )
+    output, targets = dense_case(4)
+    everything = Targets(
+        torch.tensor([[[-1e4, -1e4, 1e4, 1e4]]] * 2),
+        torch.zeros(2, 1, dtype=torch.int64),
+        torch.zeros(2, 1, dtype=torch.bool),
+        torch.ones(2, 1, dtype=torch.bool),
+    )
+    assigned = assigner(output, everything)
+    assert not (assigned.positive | assigned.negative).any(), "nothing is learned from a prior in an ignored region"
+
+
+def check_loss(loss: nn.Module) -> None:
+    """A loss keeps the contract of `torso.losses`: shapes, weight, reduction, ``avg_factor``, finite gradients."""
+    takes = getattr(loss, "takes", None)
+    assert takes in ("scores", "classes", "deltas", "boxes"), "a loss says with `takes` what it compares"
+    generator = torch.Generator().manual_seed(0)
+    guess, target = _loss_case(str(takes), generator)
+    guess.requires_grad_()
+    plain = loss(guess, target)
+    shape = {"scores": guess.shape, "classes": target.shape}.get(str(takes), guess.shape[:-1])
+    assert plain.shape == shape, f"the unreduced loss is {list(shape)}, got {list(plain.shape)}"
+    weight = torch.rand(plain.shape, generator=generator, dtype=plain.dtype)
+    close = torch.testing.assert_close
+    close(loss(guess, target, weight=weight), plain * weight)
+    close(loss(guess, target, weight=weight, reduction="sum"), (plain * weight).sum())
+    close(loss(guess, target, reduction="mean"), plain.mean())
+    close(loss(guess, target, weight=weight, reduction="mean", avg_factor=3.0), (plain * weight).sum() / 3)
+    plain.sum().backward()
+    assert guess.grad is not None and guess.grad.isfinite().all(), "gradients are finite"
+    empty = guess.detach()[:0]
+    assert float(loss(empty, target[:0], reduction="sum")) == 0, "no rows, no loss"
+
+
+def check_suppressor(suppress: nn.Module) -> None:
+    """A suppressor answers with a fixed number of rows, best first, padding last, whatever comes in."""
+    for count in (0, 1, 400):
+        generator = torch.Generator().manual_seed(count)
+        boxes = torch.rand(2, count, 4, generator=generator) * 50
+        boxes[..., 2:] += boxes[..., :2]
+        scores = torch.rand(2, count, generator=generator) - 0.2
+        labels = torch.randint(0, 3, (2, count), generator=generator)
+        found: Detections = suppress(boxes, scores, labels)
+        rows = suppress.max_detections
+        assert found.boxes.shape == (2, rows, 4), "boxes are [B, max_detections, 4]"
+        assert found.scores.shape == found.labels.shape == found.valid.shape == (2, rows), "fields are [B, D]"
+        assert (found.scores[:, :-1] >= found.scores[:, 1:]).all(), "best first"
+        assert (found.valid == (found.scores > 0)).all(), "padding has score 0 and is not valid"
+        assert not found.boxes[~found.valid].any(), "padding is zero"
+
+
+def check_module(module: nn.Module, make_inputs: Callable[[], tuple[Any, ...]]) -> None:
+    """Any layer: finite gradients for every parameter that learns, a state dict that restores it, the same answer twice,
+    bfloat16, and one graph under ``torch.compile``.
+
+    Args:
+        module: the layer.
+        make_inputs: makes the arguments of a call; random ones, from torch's global generator.
+    """
+    torch.manual_seed(0)
+    inputs = make_inputs()
+    module.train()
+    sum(x.float().square().mean() for x in _tensors(module(*inputs))).backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} gets no gradient"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+    module.zero_grad()
+    module.eval()
+    with torch.no_grad():
+        first = _tensors(module(*inputs))
+        again = _tensors(module(*inputs))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "the same input, the same output"
+        other = copy.deepcopy(module)
+        for parameter in other.parameters():
+            parameter.fill_(0.5)
+        other.load_state_dict(module.state_dict())
+        restored = _tensors(other(*inputs))
+        assert all(torch.equal(a, b) for a, b in zip(first, restored, strict=True)), "the state dict holds it all"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert all(x.isfinite().all() for x in _tensors(module(*inputs))), "bfloat16 gives finite outputs"
+        report = torch._dynamo.explain(module)(*inputs)
+        assert report.graph_break_count == 0, f"{report.graph_break_count} graph breaks: {report.break_reasons}"
+
+
+def dense_case(count: int, seed: int = 0) -> tuple[DenseOutput, Targets]:
+    """What a dense detector says about two 64 px pictures with ``count`` objects each, every fourth of them ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    priors = []
+    for stride, side in ((8, 8), (16, 4)):
+        at = (torch.arange(side) + 0.5) * stride
+        y, x = torch.meshgrid(at, at, indexing="ij")
+        centre = torch.stack([x, y], -1).reshape(-1, 2)
+        priors.append(torch.cat([centre - 2 * stride, centre + 2 * stride], 1))
+    anchors = torch.cat(priors)
+    logits = torch.randn(2, 80, 3, generator=generator)
+    deltas = torch.randn(2, 80, 4, generator=generator) * 0.1
+    boxes = torch.rand(2, count, 4, generator=generator) * 32
+    boxes[..., 2:] += boxes[..., :2] + 2
+    kind = torch.arange(count).expand(2, count) % 4
+    labels = torch.randint(0, 3, (2, count), generator=generator)
+    targets = Targets(boxes, labels, valid=kind != 3, ignore=kind == 3)
+    return DenseOutput(logits, deltas, anchors.expand(2, -1, -1), anchors, (64, 16), {}), targets
+
+
+def _picture(output: DenseOutput, i: int) -> DenseOutput:
+    rows = slice(i, i + 1)
+    return output._replace(logits=output.logits[rows], deltas=output.deltas[rows], boxes=output.boxes[rows])
+
+
+def _rows(targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return targets.boxes, targets.labels, targets.valid, targets.ignore
+
+
+def _pyramid(part: nn.Module) -> tuple[list[int], list[int]]:
+    channels, strides = getattr(part, "channels", None), getattr(part, "strides", None)
+    assert isinstance(channels, list) and isinstance(strides, list), "`channels` and `strides` are lists of int"
+    assert len(channels) == len(strides) and strides == sorted(strides), "one channel count a stride, finest first"
+    return channels, strides
+
+
+def _features(height: int, width: int) -> Features:
+    return [torch.rand(2, c, -(-height // s), -(-width // s)) for c, s in zip(CHANNELS, STRIDES, strict=True)]
+
+
+def _check_features(
+    features: Features, channels: Sequence[int], strides: Sequence[int], height: int, width: int
+) -> None:
+    assert len(features) == len(channels), f"{len(channels)} levels promised, {len(features)} returned"
+    for x, c, s in zip(features, channels, strides, strict=True):
+        expected = [2, c, -(-height // s), -(-width // s)]
+        assert list(x.shape) == expected, f"the level of stride {s} should be {expected}, is {list(x.shape)}"
+
+
+def _loss_case(takes: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    rows = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    if takes == "classes":
+        return rows, torch.arange(6) % 5
+    if takes == "scores":
+        return rows, (torch.rand(6, 5, generator=generator) > 0.5).double()
+    if takes == "deltas":
+        return rows[:, :4].clone(), torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    low = torch.rand(2, 6, 2, generator=generator, dtype=torch.float64) * 10
+    boxes = torch.cat([low, low + 5], dim=-1)
+    return boxes[0].clone(), boxes[1]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [x for item in value.values() for x in _tensors(item)]
+    if isinstance(value, list | tuple):
+        return [x for item in value for x in _tensors(item)]
+    return []
