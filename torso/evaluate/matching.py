@@ -121,6 +121,26 @@ def count_coco(index: Index, predictions: Predictions, overlap: float = 0.5, mos
     return Counted(kept, target[kept] >= 0)
 
 
+def pair_up(index: Index, predictions: Predictions, threshold: float, overlap: float = 0.5) -> tuple[Ints, Ints]:
+    """Pair confident detections with objects of any class: what a person sees who looks at the drawn boxes.
+
+    The largest overlap chooses first, of equal ones the right class, then the higher score. An object that counts is
+    preferred to an ignored one, which any number of detections may share.
+
+    Returns:
+        The rows ``[K']`` of detections of at least ``threshold``, and the object ``[K']`` of each, -1 for none.
+    """
+    skip = ignored(index)
+    confident = predictions.scores >= threshold
+    pairs = find_pairs(index, predictions, overlap, by_class=False)
+    pairs = Pairs(*(column[confident[pairs.detection]] for column in pairs))
+    wrong = predictions.labels[pairs.detection] != index.labels[pairs.target]
+    order = np.lexsort((-predictions.scores[pairs.detection], wrong, -pairs.overlap, skip[pairs.target]))
+    chosen = greedy(pairs, order, shared=skip)
+    said = np.flatnonzero(confident)
+    return said, np.array([chosen.get(row, -1) for row in said.tolist()], dtype=np.int64)
+
+
 def _first_of_group(predictions: Predictions, rank: Ints, classes: int, most: int) -> Bools:
     """The best ``most`` detections ``[K]`` of every class in every picture."""
     group = (predictions.image * classes + predictions.labels)[rank]
