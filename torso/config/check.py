@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torso.config.errors import Problem, RecipeError, TorsoError, nearest, suggestion
@@ -16,22 +16,30 @@ from torso.config.spec import Spec
 Section = Role | Callable[..., Any]
 
 
-def check(tree: Node, sections: Mapping[str, Section], optional: frozenset[str] = frozenset()) -> dict[str, Spec]:
+def check(
+    tree: Node,
+    sections: Mapping[str, Section],
+    *,
+    optional: frozenset[str] = frozenset(),
+    problems: Sequence[Problem] = (),
+) -> dict[str, Spec]:
     """The sections of a recipe, checked.
 
     Args:
         tree: the whole recipe; see `torso.config.nodes.parse` and `override`.
         sections: what may stand at the top: a role (the section is a part) or a function (its arguments).
         optional: sections whose arguments without a default may be missing.
+        problems: what is known to be wrong already, to be told with the rest.
 
     Raises:
         RecipeError: everything that is wrong with it.
     """
     checking = Checking(optional)
+    checking.problems += problems
     given = tree.value if isinstance(tree.value, dict) else {}
     if not isinstance(tree.value, dict):
-        wanted = ", ".join(sections)
-        raise RecipeError([Problem(tree.where, f"expected the sections {wanted}, got {tree.described()}")])
+        checking.problem(tree, f"expected the sections {', '.join(sections)}, got {tree.described()}")
+        raise RecipeError(checking.problems)
     for key, value in given.items():
         if key not in sections:
             checking.problem(value, f"a recipe has no section {key!r}{_section_hint(key, sections)}")
@@ -121,21 +129,22 @@ class Checking:
     ) -> dict[str, Any]:
         """The arguments that ``owner`` gets: what is given, and the defaults of the rest."""
         open_ = [name for name, parameter in schema.items() if not parameter.wired]
-        for key, value in given.items():
-            if key not in open_:
-                self.problem(value, f"{path}.{key}: {_refusal(key, owner, schema, open_)}")
         found = {}
         for name in open_:
             value = self.argument(at, given.get(name), schema[name], path, owner)
             if value is not MISSING:
                 found[name] = value
+        deeper = {key: f"{path}.{name}.{key}" for name, value in found.items() for key in getattr(value, "args", ())}
+        for key, value in given.items():
+            if key not in open_:
+                self.problem(value, f"{path}.{key}: {_refusal(key, owner, schema, open_, deeper)}")
         return found
 
     def argument(self, at: Node, given: Node | None, parameter: Parameter, path: str, owner: str) -> Any:
         """The value of one argument; ``MISSING`` when the constructor shall use a default that is no plain data."""
         kind, path = parameter.kind, f"{path}.{parameter.name}"
         assert kind is not None  # such an argument is wired
-        default = _default(parameter, kind, at.where)
+        default = default_of(parameter, at.where)
         if given is not None:
             merged = merge(default, given, self.problems, path) if default and has_part(kind) else given
             return kind.read(merged, path, self)
@@ -150,18 +159,19 @@ class Checking:
         return MISSING if trial.problems else value
 
 
-def _refusal(key: str, owner: str, schema: Mapping[str, Parameter], open_: list[str]) -> str:
+def _refusal(key: str, owner: str, schema: Mapping[str, Parameter], open_: list[str], deeper: Mapping[str, str]) -> str:
     if key in schema or (key in WIRED and nearest(key, open_) is None):
-        return "is decided by the other parts and cannot be set; remove it"
-    return f"{owner} has no {key!r}{suggestion(key, open_, 'it takes')}"
+        return "decided by the other parts; it cannot be set, remove it"
+    hint = f"; did you mean {deeper[key]!r}?" if key in deeper else suggestion(key, open_, "it takes")
+    return f"{owner} has no {key!r}{hint}"
 
 
-def _default(parameter: Parameter, kind: Kind, where: str) -> Node | None:
-    """The default as a node; a class that is the default of a part becomes its name."""
+def default_of(parameter: Parameter, where: str) -> Node | None:
+    """The default as a node, None where it is no plain data; a class that is the default of a part becomes its name."""
     if parameter.default is MISSING:
         return None
     try:
-        return node(_named(parameter.default, kind), where)
+        return node(_named(parameter.default, parameter.kind), where)
     except TypeError:
         return None
 

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+SHOWN = 24  # names in a message
+
 
 class TorsoError(Exception):
     """Something a user can mend; the message is one sentence that says how. ``code`` is the exit status."""
@@ -59,16 +61,17 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def suggestion(name: str, names: Iterable[str], otherwise: str = "there are") -> str:
+def suggestion(name: str, names: Iterable[str], otherwise: str = "choose from") -> str:
     """The end of a sentence about an unknown name: what was probably meant, or all there is.
 
     >>> suggestion("chanels", ["channels", "extra"])
     "; did you mean 'channels'?"
     >>> suggestion("x", ["channels", "extra"])
-    '; there are channels, extra'
+    '; choose from channels, extra'
     """
     names = list(names)
     near = nearest(name, names)
     if near:
         return f"; did you mean {near!r}?"
-    return f"; {otherwise} {', '.join(names)}" if names else ""
+    shown = [*names[:SHOWN], "..."] if len(names) > SHOWN else names
+    return f"; {otherwise} {', '.join(shown)}" if names else ""

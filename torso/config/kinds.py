@@ -88,6 +88,9 @@ class Plain:
         return node.text if self.type is str and not isinstance(node.value, str) else node.value
 
 
+NULL = Plain(type(None))
+
+
 @dataclass(frozen=True)
 class Choice:
     """``Literal``: one of a few values."""
@@ -226,7 +229,7 @@ class OneOf:
 
     def says(self) -> str:
         """What is expected."""
-        words = [kind.says() for kind in (*self.kinds[1:], self.kinds[0])]  # null, the first, reads best at the end
+        words = [kind.says() for kind in sorted(self.kinds, key=lambda kind: kind == NULL)]  # reads best at the end
         return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
     def takes(self, node: Node) -> bool:
@@ -243,7 +246,7 @@ class OneOf:
         return wrong(self, node, path, check)
 
 
-_STRICTNESS = (Plain(type(None)), Plain(bool), Choice, Plain(int), Plain(float), Row, Many, PartOf, Table, Plain(str))
+_STRICTNESS = (NULL, Plain(bool), Choice, Plain(int), Plain(float), Row, Many, PartOf, Table, Plain(str))
 
 
 def one_of(kinds: Sequence[Kind]) -> Kind:

@@ -42,6 +42,10 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
+    def written(self) -> str:
+        """The value on one line, as a recipe would have it."""
+        return str(yaml.dump([self.plain()], Dumper=_Writer, default_flow_style=True, width=1e9)).strip()[1:-1]
+
     def described(self) -> str:
         """The value in an error message."""
         if isinstance(self.value, dict):

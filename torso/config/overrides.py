@@ -42,27 +42,22 @@ def _merge_items(old: Node, new: Node, problems: list[Problem], path: str) -> No
             items.append(value)
         else:
             problems.append(
-                Problem(value.where, f"{path} has {len(items)} items: {key} is too far (they count from 0)")
+                Problem(value.where, f"{path} is a list of {len(items)}: it has no item {key} (they count from 0)")
             )
     return Node(items, old.where)
 
 
-def override(tree: Node, texts: str | Sequence[str]) -> Node:
+def override(tree: Node, texts: str | Sequence[str], problems: list[Problem]) -> Node:
     """The tree after overrides like ``model.neck=bifpn``, ``model.assigner.topk=13`` or ``train.tricks.0.norm=10``.
 
-    Whether the keys exist and the values fit is for `check` to say: it knows the signatures.
-
-    Raises:
-        RecipeError: something that is no ``key=value``, a value that is not YAML, an item that a list does not have.
+    What is no ``key=value``, is not YAML or counts further than a list goes is added to ``problems``. Whether the keys
+    exist and the values fit is for `check` to say: it knows the signatures.
     """
-    problems: list[Problem] = []
     for text in [texts] if isinstance(texts, str) else texts:
         try:
             tree = merge(tree, _said(text), problems)
         except RecipeError as error:
             problems += error.problems
-    if problems:
-        raise RecipeError(problems)
     return tree
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Literal, Union
 
-from torso.config.kinds import Anything, Choice, Kind, Many, PartOf, Plain, Row, Table, one_of
+from torso.config.kinds import NULL, Anything, Choice, Kind, Many, PartOf, Plain, Row, Table, one_of
 from torso.config.roles import WIRED, Role
 
 MISSING = inspect.Parameter.empty
@@ -50,7 +50,7 @@ def parameters(target: Callable[..., Any], factory: bool = False) -> dict[str, P
         annotation = hints.get(name, MISSING)
         kind = _inferred(default) if annotation is MISSING else kind_of(annotation)
         if kind and default is None:
-            kind = one_of([kind, Plain(type(None))])
+            kind = one_of([kind, NULL])
         wired = kind is None or (name in WIRED and not has_part(kind)) or (factory and default is MISSING)
         found[name] = Parameter(name, kind, default, wired)
     return found
@@ -92,12 +92,12 @@ def kind_of(annotation: Any, role: Role | None = None) -> Kind | None:
         return kind_of(arguments[0], next((mark for mark in arguments[1:] if isinstance(mark, Role)), role))
     if origin in {Union, types.UnionType}:
         kinds = [kind for kind in (kind_of(arm, role) for arm in arguments) if kind]
-        expressible = [kind for kind in kinds if kind != Plain(type(None))]
+        expressible = [kind for kind in kinds if kind != NULL]
         return one_of(kinds) if expressible else None
     if origin is Literal:
         return one_of([Choice(arguments)])
     if annotation in {None, type(None)}:
-        return Plain(type(None))
+        return NULL
     return _collection(origin or annotation, arguments, role) or _leaf(annotation, role)
 
 

@@ -63,14 +63,21 @@ class Recipe:
         """
         path = _locate(name_or_path, Path())
         text = _read(path, name_or_path)
-        tree = override(_with_base(text, path, (path,)), overrides)
-        return cls._checked(tree, path.stem, _header(text), without_data)
+        problems: list[Problem] = []
+        tree = override(_with_base(text, path, (path,), problems), overrides, problems)
+        return cls._checked(tree, path.stem, header_of(text), without_data, problems)
 
     @classmethod
     def from_tree(
-        cls, tree: Mapping[str, Any], name: str = "recipe", header: str = "", *, without_data: bool = False
+        cls,
+        tree: Mapping[str, Any],
+        name: str = "recipe",
+        header: str = "",
+        *,
+        overrides: Sequence[str] = (),
+        without_data: bool = False,
     ) -> Recipe:
-        """The recipe in plain data, as a checkpoint keeps it (`tree`).
+        """The recipe in plain data, as a checkpoint keeps it (`tree`), after overrides.
 
         Raises:
             RecipeError: everything that is wrong with it.
@@ -79,12 +86,13 @@ class Recipe:
             nodes = node(dict(tree), name)
         except TypeError as error:
             raise RecipeError([Problem(name, str(error))]) from error
-        return cls._checked(nodes, name, header, without_data)
+        problems: list[Problem] = []
+        return cls._checked(override(nodes, overrides, problems), name, header, without_data, problems)
 
     @classmethod
-    def _checked(cls, tree: Node, name: str, header: str, without_data: bool) -> Recipe:
+    def _checked(cls, tree: Node, name: str, header: str, without_data: bool, problems: list[Problem]) -> Recipe:
         optional = frozenset({"data"}) if without_data else frozenset()
-        found = check(tree, sections(), optional)
+        found = check(tree, sections(), optional=optional, problems=problems)
         return cls(name, found["model"], found["data"], found["train"], header)
 
     @property
@@ -98,7 +106,7 @@ class Recipe:
         return comment + dump(self.tree)
 
 
-def _with_base(text: str, path: Path, seen: tuple[Path, ...]) -> Node:
+def _with_base(text: str, path: Path, seen: tuple[Path, ...], problems: list[Problem]) -> Node:
     """The tree of a text over that of its ``base:``."""
     source = path.name if path.parent == FOLDER else str(path)
     tree = parse(text, source)
@@ -115,11 +123,8 @@ def _with_base(text: str, path: Path, seen: tuple[Path, ...]) -> Node:
         raise RecipeError([Problem(named.where, f"base: {problem.message}") for problem in error.problems]) from None
     if base.resolve() in {known.resolve() for known in seen}:
         raise RecipeError([Problem(named.where, f"base: {named.value!r} leads back to itself")])
-    problems: list[Problem] = []
-    merged = merge(_with_base(base_text, base, (*seen, base)), Node(rest, tree.where), problems)
-    if problems:
-        raise RecipeError(problems)
-    return merged
+    below = _with_base(base_text, base, (*seen, base), problems)
+    return merge(below, Node(rest, tree.where), problems)
 
 
 def _locate(name: str, folder: Path) -> Path:
@@ -148,7 +153,8 @@ def _read(path: Path, asked: str) -> str:
         raise RecipeError([Problem(f"{asked}:{line}", "this is not UTF-8 text")]) from error
 
 
-def _header(text: str) -> str:
+def header_of(text: str) -> str:
+    """The comment at the top of a recipe's text, without its signs."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):
