@@ -67,7 +67,7 @@ class NMS(nn.Module):
 
     def _extend(self, found: Detections, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         """The answer so far, and a block of the next best candidates: the answer of both."""
-        by_found = self._overlapping(boxes, labels, found.boxes, found.labels) & found.valid.unsqueeze(1)  # [B, S, D]
+        by_found = self._overlapping(boxes, labels, found.boxes, found.labels)  # [B, S, D]; padding overlaps nothing
         alive = (scores > 0) & ~by_found.any(dim=-1)  # [B, S]
         within = self._overlapping(boxes, labels, boxes, labels)  # [B, S, S]
         alive = _fixed_point(within.tril(diagonal=-1), alive)
