@@ -67,3 +67,16 @@ def test_files_shown_in_pages_are_the_examples() -> None:
 
 def test_contributing_is_short() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
+def test_the_readme_promises_only_what_exists() -> None:
+    from torso.data.formats import FORMATS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (`.*?`) \|", text, re.MULTILINE)
+    recipes = {name for _, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    shipped = {path.stem for path in (ROOT / "torso" / "recipes").glob("*.yaml")}
+    assert recipes
+    assert recipes <= shipped
+    assert set(re.findall(r"^\| `(\w+)` \|.*\| yes \| yes \|$", text, re.MULTILINE)) == set(FORMATS)
+    assert (ROOT / "docs" / "pictures" / "demo.jpg").is_file()
