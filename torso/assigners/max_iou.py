@@ -45,8 +45,11 @@ class MaxIoU(nn.Module):
         forced = torch.zeros(shape, dtype=torch.bool, device=priors.device)
         ignored = torch.zeros(shape, dtype=torch.bool, device=priors.device)
         prior_area = area(priors)
-        for start in range(0, boxes.shape[1], CHUNK):
-            rows = slice(start, start + CHUNK)
+        # Counted in chunks, the last one open: so the compiler keeps a graph a number of chunks, not of objects.
+        chunks = -(-boxes.shape[1] // CHUNK)
+        for chunk in range(chunks):
+            start = chunk * CHUNK
+            rows = slice(start, start + CHUNK if chunk < chunks - 1 else None)
             shared = _intersection(boxes[:, rows], priors)  # [B, m, P]
             union = (area(boxes[:, rows])[..., None] + prior_area - shared).clamp(min=torch.finfo(shared.dtype).tiny)
             overlap = (shared / union).masked_fill_(~targets.valid[:, rows, None], -1)

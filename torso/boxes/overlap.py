@@ -25,13 +25,12 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp(min=0)
     shared = width * height  # [..., N, M]
     union = area(first).unsqueeze(-1) + area(second).unsqueeze(-2) - shared
-    return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+    return _share(shared, union)
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU in 0..1, row by row, of ``[..., 4]`` and ``[..., 4]``: ``[...]``."""
-    shared, union = _shared_and_union(first, second)
-    return shared / union
+    return _share(*_shared_and_union(first, second))
 
 
 def giou(first: Tensor, second: Tensor) -> Tensor:
@@ -40,13 +39,19 @@ def giou(first: Tensor, second: Tensor) -> Tensor:
     low = torch.minimum(first[..., :2], second[..., :2])
     high = torch.maximum(first[..., 2:], second[..., 2:])
     hull = (high - low).prod(dim=-1)
-    return shared / union - (hull - union) / hull.clamp(min=torch.finfo(hull.dtype).eps)
+    return _share(shared, union) - _share(hull - union, hull)
 
 
 def _shared_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
     shared = (high - low).clamp(min=0).prod(dim=-1)
-    union = area(first) + area(second) - shared
-    # eps, not tiny: the derivative of a quotient divides by the square.
-    return shared, union.clamp(min=torch.finfo(union.dtype).eps)
+    return shared, area(first) + area(second) - shared
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """``part / whole``, and 0 where there is no whole.
+
+    Not a clamp of ``whole``: a small one makes the gradient infinite, a larger one is wrong for small boxes.
+    """
+    return part / torch.where(whole > 0, whole, 1)

@@ -49,7 +49,7 @@ class DenseCriterion(nn.Module):
         """All priors of all pictures at once; a batch without objects has a finite class loss and a box loss of 0."""
         targets = with_a_row(targets)
         assigned: Assignment = self.assigner(output, targets)
-        share = self._share(assigned.positive).to(output.logits.dtype)  # [B, 1]
+        share = self._share(assigned.positive, output.logits.dtype)  # [B, 1]
 
         wanted = class_targets(assigned, targets, output.logits)  # [B, P, C]
         learned = (assigned.positive | assigned.negative).to(share.dtype) * share  # [B, P]
@@ -65,9 +65,9 @@ class DenseCriterion(nn.Module):
         box_loss = self.box_loss(guess, target, weight=assigned.positive.to(share.dtype) * share, reduction="sum")
         return {"class": self.class_weight * class_loss, "box": self.box_weight * box_loss}
 
-    def _share(self, positive: Tensor) -> Tensor:
+    def _share(self, positive: Tensor, dtype: torch.dtype) -> Tensor:
         """What one prior of each picture counts, ``[B, 1]``."""
-        count = positive.sum(dim=1, keepdim=True)  # [B, 1]
+        count = positive.sum(dim=1, keepdim=True, dtype=dtype)  # [B, 1]
         if self.average == "batch":
             return 1 / count.sum().clamp(min=1).expand_as(count)
         return 1 / (count.clamp(min=1) * len(count))

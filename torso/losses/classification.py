@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from torso.losses.reduction import Reduction, reduced
@@ -90,7 +91,8 @@ class _Focal(torch.autograd.Function):
         sign = 1 - 2 * t
         m = torch.addcmul(t, p, sign)
         ce = functional.softplus(x).sub_(x * t)
-        m_less = m ** (gamma - 1) if gamma != 2 else m
+        # Below 1 the power has a pole where the answer is entirely right, and the loss is 0 there.
+        m_less = m if gamma == 2 else m.clamp(min=torch.finfo(m.dtype).tiny) ** (gamma - 1)
         m_full = m_less * m
         loss = ce * m_full
         if ctx.needs_input_grad[0]:
@@ -106,6 +108,7 @@ class _Focal(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad[0], None, None, None
