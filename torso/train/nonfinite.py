@@ -47,7 +47,7 @@ def report(folder: Path, step: int, model: nn.Module, batch: Batch, losses: Mapp
     where = f" The first module to give such a number is {info['first_module']}." if info["first_module"] else ""
     return NonFiniteError(
         f"the loss is not finite at step {step}: {bad}, on images {rows} of the index.{where} Batch and weights "
-        f"are in {place}. Look at these images; then lower the rate, warm up longer, clip gradients or use precision fp32"
+        f"are in {place}. Look at these images; then lower the rate, warm up longer, clip gradients or try fp32"
     )
 
 

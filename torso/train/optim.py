@@ -110,7 +110,7 @@ def unpack(
 def _laid_out_like(parameter: Tensor, stored: Tensor) -> Tensor:
     """The stored tensor in the memory format of its parameter (files are row-major, kernels channels-last)."""
     if stored.shape != parameter.shape:
-        return stored
+        return stored.clone()
     return torch.empty_like(parameter, dtype=stored.dtype, device="cpu").copy_(stored)
 
 
