@@ -1,0 +1,337 @@
+"""The command line: verbs of a few lines each. torch and all else that is slow is imported inside a verb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import torso
+
+Asked = argparse.Namespace
+
+EPILOG = """\
+anything of a recipe is changed with key=value (or --key value):
+  torso train retinanet data.path=DIR model.neck.channels=64 train.epochs=3
+exit codes: 0 done, 2 recipe or command, 3 data, 4 model or checkpoint, 5 export,
+            75 preempted, 130 interrupted, 1 anything else"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors of a user are one sentence on standard error.
+
+    ``TORSO_DEBUG=1`` shows their traceback too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file that the terminal cannot show
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `torso parts | head`: nobody reads on, and Python must not complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("torso: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    parser, verbs = _parser()
+    words = 2 if argv[:1] == ["data"] else 1
+    verb = verbs.get(" ".join(argv[:words]))
+    if verb is None:
+        if not argv:
+            parser.print_help()
+            return 2
+        parser.parse_args(argv)  # help and version end here, and what is no verb is told so
+        parser.error("a verb is needed")
+    asked = verb.parse_intermixed_args(_overrides_as_words(argv[words:], verb))
+    from torso.config import TorsoError, add_module
+
+    asked.stdout = sys.stdout
+    try:
+        # With --json only the result goes to standard output, whatever else is printed on the way.
+        with redirect_stdout(sys.stderr if asked.json else sys.stdout):
+            for module in asked.imports:
+                add_module(module)
+            asked.do(asked)
+    except TorsoError as error:
+        return _failed(error, error.code)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        return _failed(error, 1)
+    return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    if os.environ.get("TORSO_DEBUG") == "1":
+        raise error
+    print(f"torso: {error}", file=sys.stderr)
+    return code
+
+
+def _overrides_as_words(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """``--data.path DIR`` and ``--data.path=DIR`` as ``data.path=DIR``: options of torso itself have no dots."""
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word == "--":
+            return [*words, word, *rest]
+        if not re.match(r"--\w+(\.\w+)+(=|$)", word):
+            words.append(word)
+            continue
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not equals:
+            following = next(rest, None)
+            if following is None or following.startswith("--"):
+                parser.error(f"{word} needs a value: {word} VALUE, or {key}=VALUE")
+            value = str(following)
+        words.append(f"{key}={value}")
+    return words
+
+
+# ---------------------------------------------------------------- what can be asked
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of everything, and the parsers of the verbs by name."""
+    look: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = argparse.ArgumentParser("torso", description="Vision models as recipes of parts.", epilog=EPILOG, **look)
+    parser.add_argument("--version", action="version", version=f"torso {torso.__version__}")
+    choices = parser.add_subparsers(title="verbs", metavar="VERB")
+    verbs: dict[str, argparse.ArgumentParser] = {}
+
+    def verb(name: str, do: Callable[[Asked], None], sentence: str, among: Any = choices) -> Callable[..., Any]:
+        found = among.add_parser(name.rpartition(" ")[2], help=sentence, description=sentence, **look)
+        found.set_defaults(do=do)
+        found.add_argument("--json", action="store_true", help="print the result as JSON")
+        found.add_argument(
+            "--import", dest="imports", metavar="MODULE", action="append", default=[], help="a module with PARTS to add"
+        )
+        verbs[name] = found
+        return found.add_argument  # type: ignore[no-any-return]
+
+    _recipe_verbs(verb)
+    _run_verbs(verb)
+    data = choices.add_parser("data", help="make or check a data set", description="Make or check a data set.", **look)
+    among = data.add_subparsers(title="verbs", metavar="VERB", required=True)
+    add = verb("data make", _data_make, "Write the built-in data set.", among)
+    add("what", choices=["digits"], help="handwritten digits on photographs")
+    add("folder", metavar="DIR", help="where to; made when it is missing")
+    add("--format", default="voc", choices=["voc", "coco", "yolo", "folder"])
+    add("--count", type=int, default=400, help="pictures in all (%(default)s)")
+    add("--size", type=int, default=256, help="side of a picture in pixels (%(default)s)")
+    add("--seed", type=int, default=0)
+    add = verb("data check", _data_check, "Say what a data set is, and what is wrong with it.", among)
+    add("folder", metavar="DIR", help="VOC, COCO, YOLO or class folders; which is found out")
+    add("--split", help="only this split")
+    add("--format", choices=["voc", "coco", "yolo", "folder"], help="where it is not recognised")
+    return parser, verbs
+
+
+def _recipe_verbs(verb: Callable[..., Any]) -> None:
+    add = verb("train", _train, "Train a recipe: a new run folder with everything in it.")
+    add("recipe", metavar="RECIPE", help="a name of `torso parts recipe`, or a YAML file")
+    add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="data.path=DIR model.neck.channels=64 ...")
+    add("--runs", default="runs", metavar="DIR", help="where run folders are made (%(default)s)")
+    add("--name", help="of the run (the recipe's)")
+    add("--quiet", action="store_true", help="print nothing while training")
+    add = verb("show", _show, "What a recipe or a run is made of: the resolved recipe, its parts, their parameters.")
+    add("target", metavar="RECIPE|RUN")
+    add("overrides", nargs="*", default=[], metavar="KEY=VALUE")
+    add = verb("parts", _parts, "What parts there are, or the page of one.")
+    add("role", nargs="?", metavar="ROLE", help="neck, loss, ... or recipe")
+    add("name", nargs="?", metavar="NAME")
+    add("--schema", action="store_true", help="the JSON schema of a recipe, for editors")
+
+
+def _run_verbs(verb: Callable[..., Any]) -> None:
+    add = verb("resume", _resume, "Go on with a run that was stopped, as if nothing had happened.")
+    add("run", metavar="RUN")
+    add("--quiet", action="store_true", help="print nothing while training")
+    add = verb("eval", _eval, "Judge a run or an exported model on a split of its data, or of other data.")
+    add("model", metavar="RUN|FILE", help="a run folder, model.safetensors or model.onnx")
+    add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="data.path=DIR ...")
+    add("--split", help="the recipe's data.val where not given")
+    add("--out", metavar="DIR", help="write predictions.json and evaluation.json there")
+    add = verb("predict", _predict, "Answer for pictures: drawn, and as COCO results.")
+    add("model", metavar="RUN|FILE")
+    add("inputs", nargs="+", metavar="IMAGE|DIR")
+    add("--out", metavar="DIR", help="where answers go (RUN/predictions)")
+    add("--threshold", type=float, metavar="SCORE", help="leave out detections below")
+    add = verb("export", _export, "Write a model for another runtime, and verify it there.")
+    add("model", metavar="RUN|FILE")
+    add("--to", default="onnx", choices=["onnx"])
+    add("--out", metavar="FILE", help="RUN/model.onnx where not given")
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def _train(asked: Asked) -> None:
+    from torso.recipes import run
+
+    result = run.train(asked.recipe, asked.overrides, runs=asked.runs, name=asked.name, quiet=asked.quiet)
+    _tell(asked, result, _trained(result))
+
+
+def _resume(asked: Asked) -> None:
+    from torso.recipes import run
+
+    result = run.resume(asked.run, quiet=asked.quiet)
+    _tell(asked, result, _trained(result))
+
+
+def _trained(result: Mapping[str, Any]) -> Iterator[str]:
+    folder = result["run"]
+    yield f"{_numbers(result['metrics'])}  in {result['seconds']:.0f} s"
+    yield f"report   {folder}/report.html"
+    yield f"next     torso eval {folder} | torso predict {folder} IMAGE | torso export {folder} --to onnx"
+
+
+def _eval(asked: Asked) -> None:
+    from torso.recipes import run
+
+    result = run.evaluate(asked.model, asked.overrides, split=asked.split, out=asked.out)
+    where = f"{result['split']}: {result['images']} pictures of {result['data']}, {result['seconds']:.1f} s"
+    _tell(asked, result, [where, *_table(result.get("per_class", [])), _numbers(result["summary"])])
+
+
+def _predict(asked: Asked) -> None:
+    from torso.recipes import run
+
+    result = run.predict(asked.model, asked.inputs, out=asked.out, threshold=asked.threshold)
+    lines = [f"skipped  {one['path']}: {one['reason']}" for one in result["skipped"]]
+    _tell(asked, result, [*lines, f"{result['images']} pictures, drawn and in predictions.json: {result['out']}"])
+
+
+def _export(asked: Asked) -> None:
+    from torso.recipes import run
+
+    result = run.export(asked.model, asked.to, out=asked.out, say=print)
+    _tell(asked, result, [f"{result['file']}  {result['size'] / 1e6:.1f} MB, verified"])
+
+
+def _show(asked: Asked) -> None:
+    from torso.recipes import run
+
+    result = run.show(asked.target, asked.overrides)
+    _tell(asked, result, _shown(result))
+
+
+def _shown(result: Mapping[str, Any]) -> Iterator[str]:
+    yield str(result["yaml"])
+    yield from _table(result["parts"], ["path", "id", "source"])
+    counts = result["parameters"]
+    total = {"all": sum(counts.values())}
+    yield ""
+    yield from _table([{"section": name, "parameters": f"{count:,}"} for name, count in {**counts, **total}.items()])
+    for group in result.get("groups", []):
+        yield "group    " + "  ".join(f"{key} {value}" for key, value in group.items())
+
+
+def _parts(asked: Asked) -> None:
+    from dataclasses import asdict
+
+    from torso.recipes import parts, schema
+
+    if asked.schema:
+        asked.json = True
+        _tell(asked, schema.recipe_schema(), [])
+    elif asked.name:
+        row, text = parts.page(asked.role, asked.name)
+        _tell(asked, asdict(row) | {"text": text}, [f"{row.id}  ({row.provider})", row.signature, "", text])
+    else:
+        rows = [asdict(row) for row in parts.rows(asked.role)]
+        _tell(asked, rows, _table(rows, ["id", "year", "summary"]))
+
+
+def _data_make(asked: Asked) -> None:
+    from torso.data import digits
+
+    folder = digits.make(asked.folder, format=asked.format, count=asked.count, size=asked.size, seed=asked.seed)
+    result = {"path": str(folder), "format": asked.format, "count": asked.count}
+    _tell(asked, result, [f"{asked.count} pictures in {asked.format} form: {folder}"])
+
+
+def _data_check(asked: Asked) -> None:
+    from pathlib import Path
+
+    from torso.config import DataError
+    from torso.data.formats import FORMATS, open_index, recognise
+
+    folder = Path(asked.folder)
+    name = asked.format or recognise(folder)
+    splits = [asked.split] if asked.split else FORMATS[name].splits(folder)
+    indexes = {split: open_index(folder, split, format=name) for split in splits}
+    reports = {split: index.report() for split, index in indexes.items()}
+    result = {"path": str(folder), "format": name, "splits": reports}
+    _tell(asked, result, _checked(result))
+    fatal = sum(problem.fatal for index in indexes.values() for problem in index.problems)
+    if fatal:
+        raise DataError(f"{folder}: {fatal} problems in the labels that would teach something wrong; mend them first")
+
+
+def _checked(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{result['path']}: {result['format']}"
+    for split, report in result["splits"].items():
+        objects = f", {report['objects']} objects" if report["task"] == "detect" else ""
+        yield f"\n{split}: {report['images']} pictures{objects}"
+        yield from _table([{"class": name, "count": count} for name, count in report["classes"].items()])
+        for problem in report["problems"]:
+            at = f"{problem['path']}:{problem['line']}" if problem["line"] else problem["path"]
+            yield f"  {'WRONG ' if problem['fatal'] else ''}{at}: {problem['message']}"
+
+
+# ---------------------------------------------------------------- how it is told
+
+
+def _tell(asked: Asked, result: Any, lines: Iterable[str]) -> None:
+    """The result as JSON, or the lines for a person."""
+    if asked.json:
+        lines = [json.dumps(_plain(result), indent=1, ensure_ascii=False)]
+    for line in lines:
+        print(line, file=asked.stdout)
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN, and nothing of numpy."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def _numbers(marks: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name} {_cell(value)}" for name, value in marks.items())
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> Iterator[str]:
+    """Rows in columns; the last column is cut at the edge of a terminal, never in a pipe."""
+    if not rows:
+        return
+    columns = columns or list(rows[0])
+    cells = [[*columns], *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in cells:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield line if room is None or len(line) <= room else line[: room - 1] + "…"
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
