@@ -1,0 +1,188 @@
+"""What every reader goes through: rows are checked one by one, and nothing is dropped without being counted and named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from torso.config import DataError
+from torso.data.decode import DecodeError, probe
+from torso.data.index import ImageId, Index, Mask, Problem, Task, first_problems
+
+# Labels that would teach something wrong: they end a training before it starts.
+FATAL = frozenset(
+    {"class out of range", "unknown class", "malformed row", "malformed file", "not a number", "duplicate image id"}
+)
+
+
+@dataclass
+class Object:
+    """One labelled object as a file says it; ``line`` and ``where`` (a path inside the file) name it in messages."""
+
+    box: tuple[float, float, float, float]  # xyxy pixels, as the file says
+    label: int
+    line: int | None = None
+    where: str = ""
+    crowd: bool = False
+    difficult: bool = False
+    truncated: bool = False
+    area: float | None = None
+    mask: Mask = None
+
+
+@dataclass
+class Builder:
+    """Collects pictures and objects, and says what was wrong with them."""
+
+    root: Path
+    classes: tuple[str, ...]
+    class_ids: tuple[int, ...] = ()
+    task: Task = "detect"
+    problems: list[Problem] = field(default_factory=list)
+    _paths: list[str] = field(default_factory=list)
+    _sizes: list[tuple[int, int]] = field(default_factory=list)
+    _ids: list[ImageId] = field(default_factory=list)
+    _image_labels: list[int] = field(default_factory=list)
+    _counts: list[int] = field(default_factory=list)
+    _objects: list[Object] = field(default_factory=list)
+    _lost: list[Problem] = field(default_factory=list)
+
+    def report(self, kind: str, path: Path | str, message: str, line: int | None = None) -> None:
+        """Notes a problem; its kind decides whether it is fatal."""
+        self.problems.append(Problem(kind, self._shown(path), line, message, kind in FATAL))
+
+    def size_of(
+        self, image: Path, said: tuple[int, int] | None = None, labels: Path | None = None
+    ) -> tuple[int, int] | None:
+        """The upright size from the picture's own header, or None (noted) where it is missing or not an image.
+
+        ``said`` is the size the label file states; where it differs it is noted against ``labels``.
+        """
+        try:
+            found = probe(image)
+        except DecodeError as error:
+            kind = "missing image" if not image.exists() else "damaged image"
+            self.problems.append(Problem(kind, self._shown(image), None, error.reason))
+            self._lost.append(self.problems[-1])
+            return None
+        if found.frames > 1:
+            self.report("animated image", image, f"has {found.frames} frames; the first one counts")
+        if said is not None and min(said) > 0 and said != found.size:
+            hint = ""
+            if said == found.size[::-1]:
+                hint = "; the labels may have been drawn without applying the EXIF rotation"
+            message = f"says {image.name} is {said[0]}x{said[1]}, upright it is {found.size[0]}x{found.size[1]}{hint}"
+            self.report("wrong size", labels or image, message)
+        return found.size
+
+    def image(self, path: Path, size: tuple[int, int], image_id: ImageId, label: int | None = None) -> None:
+        """Starts a picture; the objects that follow are its own."""
+        self._paths.append(self._shown(path))
+        self._sizes.append(size)
+        self._ids.append(image_id)
+        self._counts.append(0)
+        if label is not None:
+            self._image_labels.append(label)
+
+    def objects(self, rows: Sequence[Object], labels: Path) -> None:
+        """Adds the objects of the picture started last, each checked by itself."""
+        seen: set[tuple[tuple[float, ...], int]] = set()
+        for row in rows:
+            kept = self._checked(row, labels)
+            if kept is None:
+                continue
+            if (kept.box, kept.label) in seen and not kept.crowd:
+                self.report(
+                    "duplicate row", labels, f"{kept.where}the same box and class again; counted once", kept.line
+                )
+                continue
+            seen.add((kept.box, kept.label))
+            self._objects.append(kept)
+            self._counts[-1] += 1
+
+    def _checked(self, row: Object, labels: Path) -> Object | None:
+        """The row clipped to its picture, or None where it cannot be used; both are noted."""
+        if not all(map(math.isfinite, row.box)):
+            self.report("not a number", labels, f"{row.where}expected finite coordinates, came {row.box}", row.line)
+            return None
+        if not 0 <= row.label < len(self.classes):
+            expected = f"expected a class in 0..{len(self.classes) - 1}"
+            self.report("class out of range", labels, f"{row.where}{expected}, came {row.label}", row.line)
+            return None
+        x0, y0, x1, y1 = row.box
+        if x1 <= x0 or y1 <= y0:
+            message = f"{row.where}box {_show(row.box)} has no area; dropped"
+            self.report("degenerate box", labels, message, row.line)
+            return None
+        width, height = self._sizes[-1]
+        clipped = (
+            min(max(x0, 0.0), width),
+            min(max(y0, 0.0), height),
+            min(max(x1, 0.0), width),
+            min(max(y1, 0.0), height),
+        )
+        if clipped == row.box:
+            return row
+        inside = (clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) / ((x1 - x0) * (y1 - y0))
+        where = f"{row.where}box {_show(row.box)} in a picture of {width}x{height}"
+        if inside <= 0:
+            self.report("box outside", labels, f"{where} lies outside of it; dropped", row.line)
+            return None
+        # Rounding in files with six decimals is not worth a word.
+        if max(abs(a - b) for a, b in zip(clipped, row.box, strict=True)) > 1e-2:
+            kind = "box mostly outside" if inside < 0.5 else "box clipped"
+            self.report(kind, labels, f"{where} was clipped; {inside:.0%} of it is inside", row.line)
+        area = None if row.area is None else row.area if row.mask is not None else row.area * inside
+        return Object(clipped, row.label, row.line, row.where, row.crowd, row.difficult, row.truncated, area, row.mask)
+
+    def finish(self) -> Index:
+        """The index of all that was kept.
+
+        Raises:
+            DataError: not one picture is left, or more than half of those listed are missing or damaged.
+        """
+        if self._lost and len(self._lost) >= len(self._paths):
+            listed = len(self._lost) + len(self._paths)
+            raise DataError(
+                f"{self.root}: {len(self._lost)} of {listed} listed pictures are missing or cannot be read; "
+                f"check the paths\n{first_problems(self._lost)}"
+            )
+        if not self._paths:
+            fatal = [problem for problem in self.problems if problem.fatal] or self.problems
+            raise DataError(f"{self.root}: expected pictures, found none\n{first_problems(fatal)}".rstrip())
+        rows = self._objects
+        boxes = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
+        own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        said = np.array([math.nan if row.area is None else row.area for row in rows], np.float64)
+        return Index(
+            task=self.task,
+            root=self.root,
+            paths=self._paths,
+            sizes=np.array(self._sizes, np.int32).reshape(-1, 2),
+            image_ids=self._ids,
+            boxes=boxes,
+            labels=np.array([row.label for row in rows], np.int64),
+            offsets=np.concatenate([[0], np.cumsum(self._counts)]).astype(np.int64),
+            crowd=np.array([row.crowd for row in rows], np.bool_),
+            difficult=np.array([row.difficult for row in rows], np.bool_),
+            truncated=np.array([row.truncated for row in rows], np.bool_),
+            area=np.where(np.isnan(said), own, said),
+            classes=self.classes,
+            class_ids=self.class_ids or tuple(range(len(self.classes))),
+            masks=[row.mask for row in rows] if any(row.mask is not None for row in rows) else None,
+            image_labels=np.array(self._image_labels, np.int64) if self.task == "classify" else None,
+            problems=tuple(self.problems),
+        )
+
+    def _shown(self, path: Path | str) -> str:
+        """Relative to the root where it lies inside."""
+        path = Path(path)
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def _show(box: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"

@@ -1,0 +1,83 @@
+"""Where the files of a data set lie: searching, splitting and copying, the same for all formats."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torso.config import DataError
+from torso.data.index import Index
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+
+def hidden(path: Path) -> bool:
+    """Litter of operating systems and editors: .DS_Store, ._name, .ipynb_checkpoints, Thumbs.db, __MACOSX."""
+    return path.name.startswith((".", "__")) or path.name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def images_under(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Files that look like pictures by their suffix, sorted, without hidden ones."""
+    entries = folder.rglob("*") if deep else folder.iterdir()
+    found = (path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    return sorted(path for path in found if not any(map(hidden, (path, *_between(path, folder)))))
+
+
+def _between(path: Path, folder: Path) -> list[Path]:
+    return [parent for parent in path.parents if parent != folder and parent.is_relative_to(folder)]
+
+
+def no_split(path: Path, split: str, splits: Sequence[str]) -> DataError:
+    """The error for a split that is not there."""
+    return DataError(f"{path}: no split {split!r}; it has {', '.join(splits) or 'none'}")
+
+
+def held_out(names: Iterable[str], split: str, *, fraction: float = 0.2) -> set[str]:
+    """The names of one side of a seeded split, for data that comes without one: "val" is a fifth, "train" the rest.
+
+    Depends on the names alone, so it is the same on every machine and needs no file.
+    """
+    ordered = sorted(names)
+    random.Random(0).shuffle(ordered)  # noqa: S311
+    count = max(round(len(ordered) * fraction), 1) if len(ordered) > 1 else 0
+    chosen = ordered[:count] if split == "val" else ordered[count:]
+    return set(ordered) if split == "all" else set(chosen)
+
+
+def mapped(own: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes of an index and the label of each name; ``classes`` (of the training split) win where given."""
+    chosen = tuple(classes if classes is not None else own)
+    return chosen, {name: label for label, name in enumerate(chosen)}
+
+
+def new_folder(index: Index, folder: Path) -> Path:
+    """Makes the folder a writer may fill.
+
+    Raises:
+        DataError: it is the index's own, which is never written to.
+    """
+    if folder.resolve() == index.root.resolve():
+        raise DataError(
+            f"{folder}: this is where the data come from, and torso never writes there; name another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def copied(index: Index, folder: Path) -> list[str]:
+    """Copies the pictures into a folder and returns their names there, a number added where two have the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    names = []
+    for row in range(len(index)):
+        source = index.file(row)
+        name, number = source.name, 1
+        # Labels are found by the stem, so that must differ, not only the name.
+        while Path(name).stem.casefold() in taken:
+            name, number = f"{source.stem}_{number}{source.suffix}", number + 1
+        taken.add(Path(name).stem.casefold())
+        shutil.copyfile(source, folder / name)
+        names.append(name)
+    return names

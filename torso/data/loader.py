@@ -1,0 +1,169 @@
+"""From an index to batches: the same samples for any number of workers, from any position, on any day.
+
+A sample is a pure function of (seed, epoch, row). Its generator is seeded by a hash of the three, the order of an
+epoch by (seed, epoch), and no global random stream is read or moved.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import multiprocessing
+from torch.utils.data import DataLoader
+
+from torso.config import DataError
+from torso.data.index import Index
+from torso.data.samples import Loaded, Samples, collate
+from torso.data.transforms import Transform
+from torso.data.workers import prepare
+from torso.structures import Batch
+
+_ENOUGH = 5  # a handful of damaged pictures never stops a training
+
+
+class Loader:
+    """Batches of an index.
+
+    A picture that cannot be read is named in ``skipped``. When shuffling, the next picture of the same order takes
+    its place, so the number of steps stays; otherwise (evaluation) it is left out and the batch is smaller.
+
+    Args:
+        index: what to load.
+        transforms: edits of the view; without one that fits the canvas, a letterbox comes first.
+        size: width and height of the network's input.
+        batch: pictures a batch.
+        workers: processes that load; 0 loads in this one. The samples are the same.
+        seed: of the run.
+        shuffle: a new order each epoch.
+        drop_last: leave out a last batch that is not full.
+        max_bad: the largest fraction of an epoch that may be unreadable (more than five pictures are needed).
+        cache_bytes: keep up to so many bytes of decoded pictures, shrunk to the canvas, in memory.
+        timeout: seconds to wait for a batch from the workers.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        transforms: Sequence[Transform] = (),
+        *,
+        size: tuple[int, int],
+        batch: int,
+        workers: int = 0,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        max_bad: float = 0.01,
+        cache_bytes: int = 0,
+        timeout: float = 600,
+    ) -> None:
+        if drop_last and len(index) < batch:
+            raise DataError(f"{index.root}: a batch of {batch} needs as many pictures, the split has {len(index)}")
+        self.index = index
+        self.batch = batch
+        self.drop_last = drop_last
+        self.max_bad = max_bad
+        self.skipped: list[tuple[str, str]] = []
+        self._samples = Samples(index, transforms, size, seed, shuffle, cache_bytes, max(workers, 1))
+        self._positions: list[list[tuple[int, int]]] = []
+        self._workers = workers
+        self._timeout = timeout
+        self._loader: DataLoader[Any] | None = None
+
+    def __len__(self) -> int:
+        whole = len(self.index) / self.batch
+        return math.floor(whole) if self.drop_last else math.ceil(whole)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from batch number ``start`` on.
+
+        Raises:
+            DataError: too many pictures cannot be read, or a worker hung or died; names the files.
+        """
+        count = len(self.index)
+        self._positions[:] = [
+            [(epoch, position) for position in range(first, min(first + self.batch, count))]
+            for first in range(start * self.batch, len(self) * self.batch, self.batch)
+        ]
+        bad: set[int] = set()
+        for loaded in self._batches():
+            for row, reason in loaded.skipped:
+                bad.add(row)
+                self._skip(row, reason)
+            if len(bad) > max(_ENOUGH, self.max_bad * count):
+                listed = "\n".join(f"  {path}: {reason}" for path, reason in self.skipped[-_ENOUGH:])
+                raise DataError(
+                    f"{self.index.root}: more than {self.max_bad:.0%} of the pictures cannot be read, "
+                    f"the last of them:\n{listed}"
+                )
+            if loaded.batch is not None:
+                yield loaded.batch
+
+    def _skip(self, row: int, reason: str) -> None:
+        entry = (self.index.paths[row], reason)
+        if entry not in self.skipped:
+            self.skipped.append(entry)
+
+    def _batches(self) -> Iterator[Loaded]:
+        if not self._workers:
+            for keys in list(self._positions):
+                yield collate([self._samples[key] for key in keys])
+            return
+        if self._loader is None:
+            self._samples.fill_cache()
+            self._loader = self._start()
+            batches = iter(self._loader)
+            # Runs before the exit hooks of torch and multiprocessing, which would wait for workers to obey SIGTERM.
+            atexit.register(_end, weakref.ref(batches))
+        else:
+            batches = iter(self._loader)
+        while True:
+            try:
+                loaded = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError) as error:
+                raise self._failed(batches, error) from error
+            yield loaded
+
+    def _start(self) -> DataLoader[Any]:
+        # fork shares the index and the cache without copying; elsewhere the platform's own way.
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        return DataLoader(
+            self._samples,
+            batch_sampler=self._positions,  # type: ignore[arg-type]
+            num_workers=self._workers,
+            collate_fn=collate,
+            timeout=self._timeout,
+            worker_init_fn=prepare,
+            multiprocessing_context=context,
+            generator=torch.Generator().manual_seed(0),  # keeps the global stream where it is
+            persistent_workers=True,
+        )
+
+    def _failed(self, batches: Any, error: Exception) -> DataError:
+        """What the workers were at when one died or hung; and ends them, since they ignore polite signals."""
+        rows = [row for row in self._samples.current.tolist() if row >= 0]
+        _end(weakref.ref(batches), kill=True)
+        self._loader = None
+        files = ", ".join(self.index.paths[row] for row in rows) or "none"
+        return DataError(
+            f"{self.index.root}: a loader worker died or hung ({str(error).splitlines()[0]}); "
+            f"being read: {files}. Check these files, or run with workers=0 to see the failure itself"
+        )
+
+
+def _end(reference: weakref.ref[Any], kill: bool = False) -> None:
+    """Ends the workers behind a DataLoader's iterator."""
+    batches = reference()
+    if batches is None:
+        return
+    if kill:
+        for process in batches._workers:
+            process.kill()
+    batches._shutdown_workers()

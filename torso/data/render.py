@@ -1,0 +1,102 @@
+"""Turns a view into pixels: one decode, one warp, one colour product."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from torso.data.decode import Pixels, decode
+from torso.data.views import Matrix, View, scaling, shifting
+
+
+def load(path: Path, view: View) -> Pixels:
+    """Decodes a picture, inside the JPEG decoder as small as the view allows without losing detail."""
+    return decode(path, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow)
+
+
+def shrunk(pixels: Pixels, view: View) -> Pixels:
+    """A decoded picture made no larger than the view needs it (for a cache)."""
+    width, height = (max(round(side * view.scale), 1) for side in view.source)
+    if height >= pixels.shape[0] and width >= pixels.shape[1]:
+        return pixels
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def render(pixels: Pixels, view: View) -> tuple[Pixels, View]:
+    """Draws a decoded picture the way a view says.
+
+    Args:
+        pixels: ``[h, w, 3]`` uint8, the whole source picture; it may have been decoded smaller than it is.
+        view: what is to be done; its matrix maps full-size source pixels to the canvas.
+
+    Returns:
+        The canvas ``[H, W, 3]`` uint8 and the view as it was really drawn: without rotation or shear the crop is
+        snapped to whole pixels, and boxes that follow the returned matrix fit the drawing exactly.
+    """
+    height, width = pixels.shape[:2]
+    decoded = scaling(view.source[0] / width, view.source[1] / height)  # decoded -> source
+    matrix = view.matrix @ decoded
+    canvas = np.full((view.size[1], view.size[0], 3), view.fill, np.uint8)
+    if matrix[0, 1] == 0 and matrix[1, 0] == 0:
+        matrix = _place(pixels, matrix, canvas)
+    else:
+        matrix = _warp(pixels, matrix, canvas)
+    if not np.array_equal(view.color, np.eye(3, 4)):
+        cv2.transform(canvas, view.color, dst=canvas)
+    return canvas, replace(view, matrix=matrix @ np.linalg.inv(decoded))
+
+
+def _place(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
+    """Crop, resize, flip: straight into the canvas. Returns the matrix of what was done."""
+    height, width = pixels.shape[:2]
+    x = _span(matrix[0, 0], matrix[0, 2], width, canvas.shape[1])
+    y = _span(matrix[1, 1], matrix[1, 2], height, canvas.shape[0])
+    if x is None or y is None:
+        return matrix
+    (sx0, sx1, dx0, dx1), (sy0, sy1, dy0, dy1) = x, y
+    part = pixels[sy0:sy1, sx0:sx1]
+    size = (dx1 - dx0, dy1 - dy0)
+    if size != (sx1 - sx0, sy1 - sy0):
+        shrinks = size[0] <= sx1 - sx0 and size[1] <= sy1 - sy0
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    canvas[dy0:dy1, dx0:dx1] = part[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
+    a, c = _line(sx0, sx1, dx0, dx1, matrix[0, 0] < 0)
+    e, f = _line(sy0, sy1, dy0, dy1, matrix[1, 1] < 0)
+    return np.array([[a, 0.0, c], [0.0, e, f], [0.0, 0.0, 1.0]])
+
+
+def _span(scale: float, shift: float, source: int, canvas: int) -> tuple[int, int, int, int] | None:
+    """Whole pixels ``s0..s1`` of the source that fill ``d0..d1`` of the canvas along one axis; None when none do."""
+    ends = sorted((shift, shift + scale * source))
+    d0, d1 = round(max(ends[0], 0.0)), round(min(ends[1], float(canvas)))
+    if d1 <= d0:
+        return None
+    s0, s1 = sorted(((d0 - shift) / scale, (d1 - shift) / scale))
+    low = min(max(round(s0), 0), source - 1)
+    return low, min(max(round(s1), low + 1), source), d0, d1
+
+
+def _line(s0: int, s1: int, d0: int, d1: int, flipped: bool) -> tuple[float, float]:
+    """Scale and shift of the map that takes ``s0..s1`` to ``d0..d1`` (to ``d1..d0`` when flipped)."""
+    scale = (d1 - d0) / (s1 - s0)
+    return (-scale, d1 + scale * s0) if flipped else (scale, d0 - scale * s0)
+
+
+def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
+    """One affine warp with bilinear sampling into the canvas."""
+    shrink = int(1 / max(float(np.linalg.norm(matrix[:2, :2], 2)), 1e-6))
+    drawn = matrix
+    if shrink >= 2:  # bilinear sampling alone would skip pixels
+        height, width = pixels.shape[:2]
+        small = cv2.resize(pixels, (max(width // shrink, 1), max(height // shrink, 1)), interpolation=cv2.INTER_AREA)
+        drawn = matrix @ scaling(width / small.shape[1], height / small.shape[0])
+        pixels = small
+    # cv2 counts from the centre of the first pixel, we from its edge.
+    centred = shifting(-0.5, -0.5) @ drawn @ shifting(0.5, 0.5)
+    size = (canvas.shape[1], canvas.shape[0])
+    fill = canvas[0, 0].tolist()
+    cv2.warpAffine(pixels, centred[:2], size, dst=canvas, flags=cv2.INTER_LINEAR, borderValue=fill)
+    return matrix

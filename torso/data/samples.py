@@ -1,0 +1,210 @@
+"""One sample, and several of them as a batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from torso.config import TorsoError
+from torso.data.decode import DecodeError, Pixels
+from torso.data.index import Index
+from torso.data.transforms import Letterbox, Transform
+from torso.data.views import Boxes, Matrix, View, on_canvas
+from torso.structures import Batch, Targets
+
+_MULTIPLE = 8  # objects are padded to a multiple, so that few shapes are compiled
+_TRIES = 16  # replacements of a damaged picture before the slot is given up
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture as the network takes it."""
+
+    row: int
+    pixels: Pixels  # [H, W, 3]
+    boxes: Boxes  # [n, 4] xyxy pixels of the canvas
+    labels: NDArray[np.int64]  # [n]
+    ignore: NDArray[np.bool_]  # [n]
+    to_source: Matrix  # [3, 3]
+    source_size: tuple[int, int]
+    image_label: int | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a position of an epoch gave: a sample or none, and what could not be read on the way."""
+
+    sample: Sample | None
+    skipped: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch (None when none of its pictures could be read), and the rows and reasons of what could not."""
+
+    batch: Batch | None
+    skipped: list[tuple[int, str]]
+
+
+def mixed(*numbers: int) -> int:
+    """A 63-bit hash of integers, the same on every machine."""
+    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def order(count: int, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    """The rows of an epoch in the order they come, ``[count]``; a pure function."""
+    if not shuffle:
+        return np.arange(count)
+    generator = torch.Generator().manual_seed(mixed(seed, epoch, -1))
+    return torch.randperm(count, generator=generator).numpy()
+
+
+class Samples(Dataset[Drawn]):
+    """Samples by (epoch, position); lives in the workers."""
+
+    def __init__(
+        self,
+        index: Index,
+        transforms: Sequence[Transform],
+        size: tuple[int, int],
+        seed: int,
+        shuffle: bool,
+        cache_bytes: int,
+        workers: int,
+    ) -> None:
+        for transform in transforms:
+            if not hasattr(transform, "fits"):
+                name = type(transform).__name__
+                raise TorsoError(f"transform {name} does not edit views; the model normalises on the device")
+        self.index = index
+        self.transforms = list(transforms)
+        if not any(transform.fits for transform in transforms):
+            self.transforms.insert(0, Letterbox())
+        self.size = size
+        self.seed = seed
+        self.shuffle = shuffle
+        # What each worker reads right now, in shared memory: a dead or hung worker still tells.
+        self.current = torch.full((workers,), -1, dtype=torch.int64).share_memory_()
+        self._cache_bytes = cache_bytes
+        self._cache: dict[int, Pixels] | None = None
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __getitem__(self, key: tuple[int, int]) -> Drawn:
+        epoch, position = key
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, order(len(self.index), self.seed, epoch, self.shuffle)
+        rows = self._order[1]
+        skipped: list[tuple[int, str]] = []
+        # A damaged picture is replaced by the next one of the same order: still a pure function of the key.
+        for step in range(_TRIES if self.shuffle else 1):
+            row = int(rows[(position + step) % len(rows)])
+            try:
+                return Drawn(self.sample(row, epoch), skipped)
+            except DecodeError as error:
+                skipped.append((row, error.reason))
+        return Drawn(None, skipped)
+
+    def sample(self, row: int, epoch: int) -> Sample:
+        """The sample of a row in an epoch.
+
+        Raises:
+            DecodeError: the picture cannot be read.
+        """
+        from torso.data.render import render
+
+        width, height = self.index.sizes[row].tolist()
+        generator = torch.Generator().manual_seed(mixed(self.seed, epoch, row))
+        view = View.of((width, height), self.size)
+        for transform in self.transforms:
+            view = transform(view, generator)
+        if view.size != self.size:
+            raise TorsoError(
+                f"the transforms leave a canvas of {view.size}, the network takes {self.size}: add center_crop"
+            )
+        pixels, view = render(self._pixels(row, view), view)
+        objects = self.index.objects(row)
+        boxes, kept = on_canvas(self.index.boxes[objects], view)
+        ignore = self.index.difficult[objects] | self.index.crowd[objects]
+        labels = self.index.image_labels
+        return Sample(
+            row=row,
+            pixels=pixels,
+            boxes=boxes[kept],
+            labels=self.index.labels[objects][kept],
+            ignore=ignore[kept],
+            to_source=np.linalg.inv(view.matrix),
+            source_size=(width, height),
+            image_label=None if labels is None else int(labels[row]),
+        )
+
+    def _pixels(self, row: int, view: View) -> Pixels:
+        from torso.data.render import load
+
+        if self._cache is None:
+            self.fill_cache()
+        if self._cache and row in self._cache:
+            return self._cache[row]
+        info = get_worker_info()
+        worker = info.id if info is not None else 0
+        self.current[worker] = row
+        pixels = load(self.index.file(row), view)
+        self.current[worker] = -1
+        return pixels
+
+    def fill_cache(self) -> None:
+        """Decodes pictures, shrunk to the canvas, until the budget is used; before workers are forked, which share it."""
+        from torso.data.render import load, shrunk
+
+        self._cache = {}
+        left = self._cache_bytes
+        for row in range(len(self.index)):
+            if left <= 0:
+                return
+            width, height = self.index.sizes[row].tolist()
+            view = Letterbox(enlarge=False)(View.of((width, height), self.size), torch.Generator())
+            try:
+                pixels = shrunk(load(self.index.file(row), view), view)
+            except DecodeError:
+                continue  # met again, and named, when its turn comes
+            left -= pixels.nbytes
+            self._cache[row] = pixels
+
+
+def collate(drawn: Sequence[Drawn]) -> Loaded:
+    """A batch whose objects are padded to a common number, a multiple of eight."""
+    skipped = [entry for one in drawn for entry in one.skipped]
+    samples = [one.sample for one in drawn if one.sample is not None]
+    if not samples:
+        return Loaded(None, skipped)
+    images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)  # no copy
+    batch = Batch(
+        images=images,
+        targets=_targets(samples),
+        index=torch.tensor([sample.row for sample in samples]),
+        to_source=torch.from_numpy(np.stack([sample.to_source for sample in samples])),
+        source_size=torch.tensor([sample.source_size for sample in samples]),
+    )
+    return Loaded(batch, skipped)
+
+
+def _targets(samples: Sequence[Sample]) -> Targets:
+    classes = [sample.image_label for sample in samples if sample.image_label is not None]
+    if classes:
+        return Targets.of_classes(torch.tensor(classes))
+    most = max(len(sample.labels) for sample in samples)
+    shape = (len(samples), max(-(-most // _MULTIPLE), 1) * _MULTIPLE)
+    boxes = np.zeros((*shape, 4), np.float32)
+    labels = np.zeros(shape, np.int64)
+    valid, ignore = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    for i, sample in enumerate(samples):
+        n = len(sample.labels)
+        boxes[i, :n], labels[i, :n] = sample.boxes, sample.labels
+        valid[i, :n], ignore[i, :n] = ~sample.ignore, sample.ignore
+    return Targets(*(torch.from_numpy(array) for array in (boxes, labels, valid, ignore)))
