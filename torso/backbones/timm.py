@@ -20,12 +20,13 @@ class Timm(nn.Module):
         levels: levels to return; level ``l`` has stride ``2 ** l``. (3, 4, 5) is what most detectors use.
         weights: ``None`` for random ones, ``"imagenet"`` for what an installed package holds (extra ``weights``), or
             the path of a ``.safetensors`` or ``.pth`` file with the weights of the whole timm (or torchvision) model.
-        frozen_stages: 0 trains everything; ``n`` freezes the stem and the first ``n`` stages, their norms included.
+        frozen_stages: 0 trains everything; ``n`` freezes everything up to the level of stride ``2 ** (n + 1)``, norms
+            included: the stem and the first ``n`` stages of a ResNet.
         frozen_norm: keep the statistics and weights of every batch norm as they were loaded.
         drop_path: rate of stochastic depth, where the model has it.
 
     Raises:
-        ModelError: an unknown model, a level it does not have, weights that do not fit.
+        ModelError: an unknown model, a level it does not have, stages that cannot be frozen, weights that do not fit.
 
     Source: timm (pytorch-image-models) ``features_only``.
     """
@@ -58,8 +59,24 @@ class Timm(nn.Module):
         self.mean, self.std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
         if weights is not None:
             self.body.load_state_dict(body_weights(weights, model, self.body.state_dict()))
-        last = info.module_name()[frozen_stages] if frozen_stages else None
+        last = self._last(model, frozen_stages, places) if frozen_stages else None
         self.frozen = freeze(self.body, last, frozen_norm)
+
+    def _last(self, model: str, frozen_stages: int, places: dict[int, int]) -> str:
+        """The name of the module that the frozen part of the body ends with."""
+        modules = dict(self.body.named_modules())
+        place = places.get(2 ** (frozen_stages + 1))
+        if place is not None:
+            name: str = self.body.feature_info.module_name()[place]
+            for known in (name, name.replace(".", "_")):  # timm joins nested names in some families
+                if known in modules:
+                    return known
+        from torso.config import ModelError
+
+        raise ModelError(
+            f"frozen_stages={frozen_stages} ends at stride {2 ** (frozen_stages + 1)}, but in timm's {model} no "
+            f"stage ends there; its strides are {sorted(places)}: choose less, or 0 to train everything"
+        )
 
     def forward(self, images: Tensor) -> Features:
         """Normalised pictures ``[B, 3, H, W]`` to the chosen levels."""

@@ -75,6 +75,29 @@ def body_weights(weights: str, model: str, wanted: State) -> State:
     return filled
 
 
+def classifier_layer(weights: str, model: str) -> State:
+    """The ``weight [C, K]`` and ``bias [C]`` of the classifier in the weights of a whole model.
+
+    With them a `Classifier` answers in the classes the weights were made for (the 1000 of ImageNet):
+    ``classifier.head.linear.load_state_dict(classifier_layer("imagenet", "tf_efficientnet_lite0"))``.
+
+    Args:
+        weights: ``"imagenet"`` or a path, as for the body.
+        model: timm's name of the model.
+
+    Raises:
+        ModelError: the file holds no classifier under the name that timm gives it.
+    """
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(model)
+    state = packaged(model) if weights == "imagenet" else read_state(weights)
+    layer = config.classifier if config else None
+    if not isinstance(layer, str) or f"{layer}.weight" not in state or f"{layer}.bias" not in state:
+        raise ModelError(f"weights {weights!r} for {model} hold no single classifier layer (looked for {layer})")
+    return {name: state[f"{layer}.{name}"] for name in ("weight", "bias")}
+
+
 def packaged(model: str) -> State:
     """ImageNet weights that an installed package holds."""
     if model != "tf_efficientnet_lite0":

@@ -7,6 +7,7 @@ A coder has ``size`` (numbers a box takes in the head's output), ``encode(boxes,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -51,20 +52,22 @@ class Delta:
         size = prior[..., 2:]
         centre = (box[..., :2] - prior[..., :2]) / size
         ratio = (box[..., 2:] / size).clamp(min=torch.finfo(boxes.dtype).eps).log()
-        return torch.cat([centre, ratio], dim=-1) * deltas_weights(self.weights, boxes)
+        return _scaled(torch.cat([centre, ratio], dim=-1), self.weights)
 
     def decode(self, deltas: Tensor, priors: Tensor) -> Tensor:
         """Deltas ``[..., 4]`` and ``xyxy`` priors to ``xyxy`` boxes."""
-        deltas = deltas / deltas_weights(self.weights, deltas)
+        deltas = _scaled(deltas, [1 / w for w in self.weights])
         prior = xyxy_to_cxcywh(priors)
         centre = prior[..., :2] + deltas[..., :2] * prior[..., 2:]
         half = deltas[..., 2:].clamp(max=self.max_log).exp() * prior[..., 2:] / 2
         return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def deltas_weights(weights: tuple[float, ...], like: Tensor) -> Tensor:
-    """The four factors as a tensor on the device and in the dtype of ``like``."""
-    return torch.tensor(weights, dtype=like.dtype, device=like.device)
+def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
+    """``deltas [..., 4]``, each times its factor. No tensor is made of the factors: a GPU would have to wait for it."""
+    if all(factor == 1 for factor in factors):
+        return deltas
+    return torch.stack([x * factor for x, factor in zip(deltas.unbind(dim=-1), factors, strict=True)], dim=-1)
 
 
 CODERS = {"delta": Delta}
