@@ -85,7 +85,7 @@ class Batch(_Movable):
 
 
 class DenseOutput(NamedTuple):
-    """What a dense detector says at every prior; P priors in all, level after level, row-major, priors of a cell together."""
+    """What a dense detector says at all P priors: level after level, row-major, the priors of a cell together."""
 
     logits: Tensor  # [B, P, C] raw class scores
     deltas: Tensor  # [B, P, D] raw box regression in the coder's units (D = 4 for most coders)
@@ -98,7 +98,7 @@ class DenseOutput(NamedTuple):
 class Assignment(NamedTuple):
     """Which prior learns which object. A prior that is neither positive nor negative is not learned from."""
 
-    index: Tensor  # [B, P] int64: row of the targets (0 where not positive)
+    matched: Tensor  # [B, P] int64: row of the targets (0 where not positive)
     positive: Tensor  # [B, P] bool
     negative: Tensor  # [B, P] bool: learns "nothing here"
     quality: Tensor | None = None  # [B, P] in 0..1: soft target of the class score; None means 1

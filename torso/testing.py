@@ -74,18 +74,18 @@ def check_assigner(assigner: nn.Module) -> None:
         output, targets = dense_case(count)
         assigned: Assignment = assigner(output, targets)
         shape = output.logits.shape[:2]
-        assert assigned.index.shape == assigned.positive.shape == assigned.negative.shape == shape, "fields are [B, P]"
-        assert assigned.index.dtype == torch.int64, "index is int64"
+        assert assigned.matched.shape == assigned.positive.shape == assigned.negative.shape == shape, "fields are [B, P]"
+        assert assigned.matched.dtype == torch.int64, "matched is int64"
         assert not (assigned.positive & assigned.negative).any(), "a prior is not both positive and negative"
         if count:
-            learned = targets.valid.gather(1, assigned.index)
+            learned = targets.valid.gather(1, assigned.matched)
             assert learned[assigned.positive].all(), "a positive prior learns a valid object, never padding"
         else:
             assert not assigned.positive.any(), "without objects nothing is positive"
         alone = [
             assigner(_picture(output, i), Targets(*(x[i : i + 1] for x in _rows(targets)))) for i in range(shape[0])
         ]
-        for field in ("index", "positive", "negative"):
+        for field in ("matched", "positive", "negative"):
             together = getattr(assigned, field)
             assert torch.equal(together, torch.cat([getattr(a, field) for a in alone])), (
                 "pictures do not see each other"

@@ -55,7 +55,7 @@ class DenseCriterion(nn.Module):
         learned = (assigned.positive | assigned.negative).to(share.dtype) * share  # [B, P]
         class_loss = self.class_loss(output.logits, wanted, weight=learned[..., None], reduction="sum")
 
-        boxes = gather(targets.boxes.to(output.boxes.dtype), assigned.index)  # [B, P, 4]
+        boxes = gather(targets.boxes.to(output.boxes.dtype), assigned.matched)  # [B, P, 4]
         # Priors that learn no box get themselves as target: finite values that the weight 0 removes.
         boxes = torch.where(assigned.positive[..., None], boxes, output.priors)
         if self.box_loss.takes == "deltas":
@@ -96,5 +96,5 @@ def class_targets(assigned: Assignment, targets: Targets, logits: Tensor) -> Ten
     score = assigned.positive.to(logits.dtype)  # [B, P]
     if assigned.quality is not None:
         score = score * assigned.quality.to(logits.dtype)
-    labels = targets.labels.gather(1, assigned.index)  # [B, P]
+    labels = targets.labels.gather(1, assigned.matched)  # [B, P]
     return torch.zeros_like(logits).scatter_(2, labels[..., None], score[..., None])

@@ -43,4 +43,5 @@ class Classifier(nn.Module):
 
     def predict(self, images: Tensor) -> Tensor:
         """Probabilities ``[B, C]``."""
-        return self(images).softmax(dim=1)
+        probabilities: Tensor = self(images).softmax(dim=1)
+        return probabilities

@@ -50,7 +50,7 @@ class Detector(nn.Module):
     ):
         super().__init__()
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
-        self.stride: int = max(backbone.strides)  # type: ignore[arg-type, type-var]
+        self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
         self.normalize = NormalizePixels(backbone.mean, backbone.std)  # type: ignore[arg-type]
         self.backbone, self.neck, self.head = backbone, neck, head
         self.prior, self.coder, self.criterion, self.suppress = prior, coder, criterion, suppress

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from torch import nn
-from torso.config import ModelError, Role, Spec
 
-from torso.criteria import ClassifyCriterion, DenseCriterion
+from torso.config import ModelError, Role, Spec
+from torso.criteria.classify import ClassifyCriterion
+from torso.criteria.dense import DenseCriterion
 from torso.models import Classifier, Detector
 
 M = TypeVar("M", bound=nn.Module)
@@ -125,8 +126,8 @@ def data(
     batch: int = 16,
     workers: int = 2,
     transforms: Annotated[Sequence[Any], Role("transform")] = (),
-    resize: Annotated[Any, Role("transform")] = "letterbox",
-    cache: bool = False,
+    resize: Annotated[Sequence[Any], Role("transform")] = ("letterbox",),
+    cache: int = 0,
     max_bad: float = 0.01,
 ) -> dict[str, Any]:
     """Which pictures, and how they become batches.
@@ -142,7 +143,7 @@ def data(
         workers: processes that read pictures; the samples do not depend on it.
         transforms: augmentations of the training pictures, in order.
         resize: how a picture of any size becomes one of ``size``.
-        cache: keep decoded pictures in memory.
+        cache: megabytes of memory for decoded pictures.
         max_bad: share of unreadable pictures an epoch may have before training stops.
     """
     return dict(locals())

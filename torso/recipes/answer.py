@@ -1,0 +1,80 @@
+"""Predicting on pictures without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torso.boxes.draw import draw
+from torso.data.decode import decode
+from torso.data.loader import Loader
+from torso.evaluate.predictions import Predictions, collect
+from torso.recipes.artifact import Artifact, load
+from torso.recipes.judge import write_json
+from torso.recipes.sources import judging_loader, pictures
+
+
+def predict(
+    path: str | Path, inputs: Sequence[str], *, out: str | Path | None = None, threshold: float | None = None
+) -> dict[str, Any]:
+    """Answers for pictures, drawn and as JSON.
+
+    Args:
+        path: a run, a ``model.safetensors`` with its ``config.json``, or an exported file.
+        inputs: pictures and folders of pictures.
+        out: where drawn pictures and ``predictions.json`` go; ``<run>/predictions`` when ``None``.
+        threshold: score below which a detection is left out; when ``None`` all are written, and those from the
+            threshold of the best F1 on are drawn.
+
+    Returns:
+        ``out``, ``images``, ``skipped`` (pictures that could not be read, with reasons) and ``predictions``: rows of
+        a COCO results file, with the path of the picture as image id, original category ids and original pixels.
+    """
+    artifact = load(path)
+    data = artifact.recipe.data.build()
+    index = pictures(inputs, artifact.config["task"], artifact.classes, tuple(artifact.config["class_ids"]))
+    loader: Loader = judging_loader({**data, "workers": 0}, index)
+    found = collect(artifact.model.predict, loader)
+    if threshold is not None and found.probabilities is None:
+        keep = found.scores >= threshold
+        found = Predictions.of(
+            found.image[keep], found.boxes[keep], found.scores[keep], found.labels[keep], seen=found.seen
+        )
+    folder = Path(out) if out is not None else artifact.folder / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = found.to_coco(index)
+    drawn = draw_all(artifact, index.paths, found, folder, artifact.threshold if threshold is None else threshold)
+    write_json(folder / "predictions.json", rows)
+    return {
+        "out": str(folder),
+        "images": len(found.seen),
+        "drawn": drawn,
+        "skipped": [{"path": name, "reason": reason} for name, reason in loader.skipped],
+        "predictions": rows,
+    }
+
+
+def draw_all(artifact: Artifact, paths: Sequence[str], found: Predictions, folder: Path, threshold: float) -> list[str]:
+    """A JPEG beside ``predictions.json`` for every picture; two of the same name get a number."""
+    from PIL import Image
+
+    written: list[str] = []
+    for place, row in enumerate(found.seen.tolist()):
+        pixels = decode(paths[row])
+        if found.probabilities is None:
+            mine = (found.image == row) & (found.scores >= threshold)
+            pixels = draw(pixels, found.boxes[mine], found.labels[mine], found.scores[mine], names=artifact.classes)
+        else:
+            best = int(np.argmax(found.probabilities[place]))
+            caption = f"{artifact.classes[best]} {found.probabilities[place, best]:.2f}"
+            height, width = pixels.shape[:2]
+            pixels = draw(pixels, [[0, 0, width, height]], [best], captions=[caption])
+        name, number = f"{Path(paths[row]).stem}.jpg", 2
+        while name in written:
+            name, number = f"{Path(paths[row]).stem}-{number}.jpg", number + 1
+        Image.fromarray(pixels).save(folder / name, quality=90)
+        written.append(name)
+    return written

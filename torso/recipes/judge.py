@@ -1,0 +1,134 @@
+"""Evaluation and the report of a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torso.config import DataError, RecipeError
+from torso.data import Index
+from torso.data.loader import Loader
+from torso.evaluate import classification, detection, figure, pictures, plots, report
+from torso.evaluate.classification import ClassificationResult
+from torso.evaluate.detection import DetectionResult
+from torso.evaluate.predictions import Predictions, collect
+from torso.recipes.artifact import Artifact, load
+from torso.recipes.recipe import Recipe
+from torso.recipes.sources import judging_loader, locate, open_split
+from torso.structures import Detections
+from torso.train.run_folder import RunFolder
+
+Result = DetectionResult | ClassificationResult
+
+
+def judge(
+    predict: Callable[[Tensor], Detections | Tensor], loader: Loader, device: str = "cpu"
+) -> tuple[Predictions, Result]:
+    """Predictions for all pictures of a split, and the marks they get."""
+    found = collect(predict, loader, device)
+    index = loader.index
+    if found.probabilities is None:
+        return found, detection.evaluate(index, found)
+    if index.image_labels is None:
+        raise DataError(f"{index.root} has no class for each picture: a classifier cannot be judged on it")
+    return found, classification.evaluate(index.image_labels[found.seen], found.probabilities, index.classes)
+
+
+def evaluate(
+    path: str | Path, overrides: Sequence[str] = (), *, split: str | None = None, out: str | Path | None = None
+) -> dict[str, Any]:
+    """Judge a run, a ``model.safetensors`` or an exported file on a split of its data, or of other data.
+
+    Args:
+        path: what to judge.
+        overrides: of the recipe, such as ``data.path=DIR``.
+        split: name of the split; the recipe's ``data.val`` when ``None``.
+        out: folder for ``predictions.json`` (COCO results form) and ``evaluation.json``; none are written if ``None``.
+
+    Returns:
+        ``summary``, ``per_class`` and what else the task has.
+    """
+    artifact = load(path)
+    recipe = Recipe.from_tree(artifact.config["recipe"], name=artifact.config["name"], overrides=overrides)
+    others = [override for override in overrides if not override.startswith("data.")]
+    if others:
+        raise RecipeError(f"{others[0]}: only data.* can be changed when a trained model is judged")
+    data = recipe.data.build()
+    index = open_split(data, split or data["val"], artifact.classes)
+    check_task(artifact.config["task"], index)
+    began = time.monotonic()
+    found, result = judge(artifact.model.predict, judging_loader(data, index))
+    answer = {
+        "model": str(path),
+        "data": str(locate(data["path"])),
+        "split": split or data["val"],
+        "images": len(index),
+        "seconds": round(time.monotonic() - began, 2),
+        **result.to_dict(),
+    }
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "predictions.json", found.to_coco(index))
+        write_json(folder / "evaluation.json", answer)
+    return answer
+
+
+def check_task(task: str, index: Index) -> None:
+    """A detector needs boxes, a classifier a class for each picture.
+
+    Raises:
+        DataError: the data is for the other task.
+    """
+    if index.task != task:
+        need = {"detect": "boxes", "classify": "a class for each picture"}
+        raise DataError(
+            f"{index.root} has {need[index.task]}, but this model needs {need[task]}: "
+            f"take a recipe whose model is a {'classifier' if index.task == 'classify' else 'detector'}"
+        )
+
+
+def write_report(
+    run: RunFolder, artifact: Artifact, train: Loader, val: Index, found: Predictions, result: Result, **facts: Any
+) -> None:
+    """``report.html`` and ``plots/`` of a run."""
+    indexes = {"train": train.index, "val": val}
+    figures = plots.figures(metrics=run.read_metrics(), results=run.read_results(), evaluation=result, indexes=indexes)
+    figure.save(figures, run.plots)
+    # Drawn by the loader's own generators, like everything in an epoch: looking changes nothing.
+    batch = next(iter(train.epoch(0)))
+    shown = pictures.Pictures(
+        labels=pictures.of_labels(train.index),
+        batches=pictures.of_batch(batch, train.index.classes),
+        mistakes=pictures.of_mistakes(val, found, artifact.threshold),
+    )
+    report.write(
+        run.report,
+        name=f"{run.path.name}",
+        recipe_yaml=run.recipe.read_text(encoding="utf-8"),
+        command=run.command.read_text(encoding="utf-8"),
+        environment=json.loads(run.environment.read_text(encoding="utf-8")),
+        facts=facts,
+        evaluation=result,
+        data={"train": train.index.report(), "val": val.report()},
+        figures=figures,
+        pictures=shown,
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Readable JSON; numbers of numpy and torch as plain ones."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic | torch.Tensor | np.ndarray):
+            return value.tolist()
+        raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=plain) + "\n", encoding="utf-8")

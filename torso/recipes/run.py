@@ -1,0 +1,202 @@
+"""The verbs: train, resume; evaluate, predict, export and show stand beside it and are named here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from torso.config import DataError, ModelError
+from torso.data import Index
+from torso.recipes.answer import predict
+from torso.recipes.artifact import Artifact, describe, load, read_config, weights
+from torso.recipes.judge import check_task, evaluate, judge, write_json, write_report
+from torso.recipes.recipe import Recipe
+from torso.recipes.ship import export
+from torso.recipes.show import show
+from torso.recipes.sources import judging_loader, locate, open_split, training_loader
+from torso.train import checkpoint
+from torso.train.engine import fit
+from torso.train.log import Log
+from torso.train.optim import groups
+from torso.train.run_folder import RunFolder
+from torso.train.seed import seed_everything
+
+__all__ = ["evaluate", "export", "load", "predict", "resume", "show", "train"]
+
+HEADLINE = {"detect": "AP", "classify": "accuracy"}
+
+
+def train(
+    recipe: str | Path | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train a recipe: a new run folder with everything in it.
+
+    Args:
+        recipe: name of a shipped recipe, path of a YAML file, or a `Recipe`.
+        overrides: ``key=value`` changes of it.
+        runs: where run folders are made: ``runs/<task>/<name>-<n>``.
+        name: of the run; the recipe's name when ``None``.
+        quiet: print nothing.
+
+    Returns:
+        ``run``, ``seconds``, ``metrics`` of the shipped weights on the validation split.
+
+    Raises:
+        RecipeError, DataError, ModelError: what is wrong, before anything is trained.
+        Preempted, Interrupted: after SIGTERM or SIGINT, everything saved; see `resume`.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(str(recipe), overrides)
+    settings = recipe.data.build()
+    # Absolute, so that a resume works from any folder.
+    tree = {**recipe.tree, "data": {**recipe.tree["data"], "path": str(locate(settings["path"]))}}
+    recipe = Recipe.from_tree(tree, name=recipe.name, header=recipe.header)
+    log = Log(quiet)
+    work = _prepare(recipe, log)
+    run = RunFolder.create(runs, work.task, name or recipe.name)
+    run.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
+    write_json(run.config, work.config)
+    write_json(run.data_report, {"train": work.train_index.report(), "val": work.val_index.report()})
+    log.say(f"run      {run.path}")
+    return _work(work, run, log)
+
+
+def resume(path: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Go on with a run that was stopped or killed, as if nothing had happened.
+
+    Raises:
+        ModelError: not a run folder, or its checkpoints are damaged.
+        DataError: the data has changed.
+    """
+    run = RunFolder(path)
+    if not run.recipe.is_file() or not run.config.is_file():
+        raise ModelError(f"{path} is not a run folder: expected recipe.yaml and config.json in it")
+    log = Log(quiet)
+    if run.get_state().get("status") == "done" and run.report.is_file():
+        config = read_config(run.config)
+        log.say(f"{run.path} is done; its report is {run.report}")
+        return {"run": str(run.path), "seconds": 0.0, "metrics": config.get("metrics", {})}
+    config = read_config(run.config)
+    recipe = Recipe.from_tree(config["recipe"], name=config["name"])
+    return _work(_prepare(recipe, log), run, log, resuming=True)
+
+
+class _Work:
+    """A recipe with its data opened and its model built."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.data, self.settings = recipe.data.build(), recipe.train.build()
+        if self.settings["threads"]:
+            torch.set_num_threads(self.settings["threads"])
+        self.device = _device(self.settings["device"])
+        self.train_index: Index = open_split(self.data, self.data["train"])
+        classes = self.train_index.classes
+        self.val_index: Index = open_split(self.data, self.data["val"], classes)
+        seed_everything(self.settings["seed"])
+        self.model: nn.Module = recipe.model.build(num_classes=len(classes))
+        self.task = str(self.model.task)
+        check_task(self.task, self.train_index)
+        self.config = describe(recipe, classes, self.train_index.class_ids)
+
+
+def _prepare(recipe: Recipe, log: Log) -> _Work:
+    """Everything that can be wrong is found here, before a run folder is made; says what was found."""
+    work = _Work(recipe)
+    log.say(recipe.to_yaml().rstrip())
+    for split, index in (("train", work.train_index), ("val", work.val_index)):
+        objects = f", {len(index.labels)} objects" if index.task == "detect" else ""
+        log.say(f"{split:8} {len(index)} pictures{objects}, {len(index.classes)} classes from {index.root}")
+        for problem in index.problems[:5]:
+            log.say(f"         {problem}")
+        if len(index.problems) > 5:
+            log.say(f"         and {len(index.problems) - 5} more, all in data_report.json")
+    count = sum(p.numel() for p in work.model.parameters())
+    learned = sum(p.numel() for p in work.model.parameters() if p.requires_grad)
+    log.say(f"model    {count / 1e6:.2f} M parameters, {learned / 1e6:.2f} M of them learned; on {work.device}")
+    return work
+
+
+def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict[str, Any]:
+    """Fit, keep the best weights, judge them, write the report."""
+    settings, began = work.settings, time.monotonic()
+    loader = training_loader(work.data, work.train_index, settings["seed"])
+    judging = judging_loader(work.data, work.val_index)
+    model = work.model.to(work.device)
+    update = settings["optimizer"]
+    optimizer = update.build(
+        params=groups(
+            model,
+            lr=update.args["lr"],
+            weight_decay=update.args.get("weight_decay", 0.0),
+            backbone_factor=settings["backbone_factor"],
+            decay_norm_bias=settings["decay_norm_bias"],
+        )
+    )
+    fit(
+        model,
+        loader,
+        optimizer,
+        settings["schedule"],
+        epochs=settings["epochs"],
+        run=run,
+        tricks=settings["tricks"],
+        evaluator=lambda m: judge(m.predict, judging, work.device)[1].summary,  # type: ignore[arg-type]
+        precision=settings["precision"],
+        accumulate=settings["accumulate"],
+        evaluate_every=settings["evaluate_every"],
+        save_every=settings["save_every"],
+        seed=settings["seed"],
+        best=settings["best"] or HEADLINE[work.task],
+        log=log,
+        device=work.device,
+        resume_from=run if resuming else None,
+        about=work.config,
+    )
+    return _finish(work, run, log, loader, time.monotonic() - began)
+
+
+def _finish(work: _Work, run: RunFolder, log: Log, loader: Any, seconds: float) -> dict[str, Any]:
+    """The best weights as ``model.safetensors``, their marks, and the report."""
+    chosen = checkpoint.best(run.checkpoints) or checkpoint.latest_valid(run.checkpoints)
+    if chosen is None:
+        raise ModelError(f"{run.path} has no whole checkpoint")
+    state = weights(chosen)
+    work.model.load_state_dict(state)
+    model = work.model.eval()
+    found, result = judge(model.predict, judging_loader(work.data, work.val_index), work.device)  # type: ignore[arg-type]
+    threshold = getattr(result, "threshold", None)
+    marks = result.to_dict()
+    config = {**work.config, "metrics": marks["summary"], "threshold": marks.get("threshold")}
+    save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, run.model)
+    write_json(run.config, config)
+    write_json(run.path / "predictions.json", found.to_coco(work.val_index))
+    write_json(run.path / "evaluation.json", marks)
+    artifact = Artifact(model, config, run.path, run.path)
+    skipped = sorted({*loader.skipped})
+    if skipped:
+        write_json(run.path / "skipped.json", [{"path": path, "reason": reason} for path, reason in skipped])
+        log.say(f"{len(skipped)} pictures could not be read and were left out: {run.path / 'skipped.json'}")
+    write_report(run, artifact, loader, work.val_index, found, result, minutes=f"{seconds / 60:.1f}")
+    log.say(f"report   {run.report}")
+    shown = threshold if threshold is not None else None
+    return {"run": str(run.path), "seconds": round(seconds, 1), "metrics": marks["summary"], "threshold": shown}
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DataError(f"train.device is {name}, but torch sees no such device: take auto or cpu")
+    return name

@@ -1,0 +1,127 @@
+"""From the data section of a recipe to indexes and loaders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torso.config import DataError
+from torso.data import Index, open_index
+from torso.data.decode import DecodeError, probe
+from torso.data.loader import Loader
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+DIGITS = {"count": 400, "size": 256, "seed": 0}
+
+
+def locate(path: str) -> Path:
+    """The data set's folder; ``digits`` (where no such folder exists) is the built-in one, made when it is missing.
+
+    ``digits`` has boxes, ``digits-folder`` is its classification form. They are kept in the user's cache.
+    """
+    if path not in ("digits", "digits-folder") or Path(path).exists():
+        return Path(path).expanduser().absolute()
+    from torso.data import digits
+
+    kind = "folder" if path == "digits-folder" else "voc"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "torso" / f"digits-{kind}-{DIGITS['count']}-{DIGITS['size']}-{DIGITS['seed']}-v1"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+        digits.make(unfinished, format=kind, **DIGITS)  # type: ignore[arg-type]
+        unfinished.rename(folder)
+    return folder
+
+
+def open_split(data: dict[str, Any], split: str, classes: Sequence[str] | None = None) -> Index:
+    """One split of the data of a recipe, its labels checked.
+
+    Raises:
+        DataError: no such data or split, or labels that would teach something wrong.
+    """
+    index = open_index(locate(data["path"]), split, format=data["format"], classes=classes)
+    index.raise_if_fatal()
+    if not len(index):
+        raise DataError(f"{data['path']}: the split {split!r} has no pictures")
+    return index
+
+
+def size_of(data: dict[str, Any]) -> tuple[int, int]:
+    """Width and height of the network's input."""
+    size = data["size"]
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def training_loader(data: dict[str, Any], index: Index, seed: int) -> Loader:
+    """Shuffled, augmented batches; a last batch that is not full is left out where there is another."""
+    augment = list(data["transforms"])
+    # A transform that fits the picture to the canvas by itself (a random crop) stands in for `resize`.
+    transforms = augment if any(t.fits for t in augment) else [*data["resize"], *augment]
+    return Loader(
+        index,
+        transforms,
+        size=size_of(data),
+        batch=min(data["batch"], len(index)),
+        workers=data["workers"],
+        seed=seed,
+        shuffle=True,
+        drop_last=True,
+        max_bad=data["max_bad"],
+        cache_bytes=data["cache"] << 20,
+    )
+
+
+def judging_loader(data: dict[str, Any], index: Index) -> Loader:
+    """All pictures once, in order, as a picture will be seen when the model is used."""
+    return Loader(index, list(data["resize"]), size=size_of(data), batch=data["batch"], workers=data["workers"])
+
+
+def _size(path: str) -> tuple[int, int]:
+    """Width and height, upright; what cannot be read has none, and is named when its turn to be read comes."""
+    try:
+        return probe(path).size
+    except DecodeError:
+        return 1, 1
+
+
+def pictures(inputs: Sequence[str], task: str, classes: tuple[str, ...], class_ids: tuple[int, ...]) -> Index:
+    """Pictures without labels as an index; folders are searched, a file is taken whatever its name.
+
+    Raises:
+        DataError: a path that is not there, or nothing that looks like a picture.
+    """
+    paths: list[str] = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            found = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+            paths += [str(p.absolute()) for p in found if p.is_file()]
+        elif path.exists():
+            paths.append(str(path.absolute()))
+        else:
+            raise DataError(f"{name}: no such picture or folder")
+    if not paths:
+        raise DataError(f"no pictures in {', '.join(inputs)}: expected files such as {', '.join(sorted(PICTURES)[:4])}")
+    count, flags = len(paths), np.zeros(0, dtype=bool)
+    return Index(
+        task=task,  # type: ignore[arg-type]
+        root=Path("/"),
+        paths=paths,
+        sizes=np.array([_size(path) for path in paths], dtype=np.int32),
+        image_ids=list(paths),
+        boxes=np.zeros((0, 4)),
+        labels=np.zeros(0, dtype=np.int64),
+        offsets=np.zeros(count + 1, dtype=np.int64),
+        crowd=flags,
+        difficult=flags,
+        truncated=flags,
+        area=np.zeros(0),
+        classes=classes,
+        class_ids=class_ids,
+        image_labels=np.zeros(count, dtype=np.int64) if task == "classify" else None,
+    )
