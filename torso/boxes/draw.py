@@ -57,6 +57,7 @@ def draw(
     captions: Sequence[str] | None = None,
     dashed: bool | Sequence[bool] = False,
     thickness: int | None = None,
+    points: int | None = None,
 ) -> Pixels:
     """Draw boxes on a copy of a picture. Call it twice to show truth (``dashed``) and prediction on one picture.
 
@@ -70,6 +71,7 @@ def draw(
         captions: ``K`` texts instead of name and score; an empty one draws no caption.
         dashed: broken lines, for all or for each of the boxes.
         thickness: of the lines in pixels; fits the size of the picture unless given.
+        points: height of the captions in pixels; fits the size of the picture unless given.
 
     Returns:
         ``[H, W, 3]`` uint8.
@@ -83,7 +85,8 @@ def draw(
     broken = np.broadcast_to(np.asarray(dashed, dtype=bool), len(table))
     order = np.arange(len(table)) if scores is None else np.argsort(np.asarray(scores), kind="stable")
     canvas = Image.fromarray(np.ascontiguousarray(image))
-    pen = _Pen(ImageDraw.Draw(canvas), canvas.size, thickness or line_width(canvas.size))
+    points = points or max(11, round(min(canvas.size) / 36))
+    pen = _Pen(ImageDraw.Draw(canvas), canvas.size, thickness or line_width(canvas.size), points)
     for row in order.tolist():
         _frame(pen, table[row], colours[classes[row]], dashed=bool(broken[row]))
     taken: list[tuple[float, float, float, float]] = []
@@ -102,6 +105,7 @@ class _Pen(NamedTuple):
     draw: ImageDraw.ImageDraw
     size: tuple[int, int]
     width: int
+    points: int
 
 
 def _captions(labels: Any, scores: Any, names: Sequence[str], count: int) -> list[str]:
@@ -150,9 +154,8 @@ def _caption(
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
     """The name on a plate of the class's colour: above the box, else inside it, else below, where it hides no other."""
-    points = max(11, round(min(pen.size) / 36))
-    font = font_for(text, points)
-    low, pad = pen.draw.textbbox((0, 0), text, font=font), max(2, points // 5)
+    font = font_for(text, pen.points)
+    low, pad = pen.draw.textbbox((0, 0), text, font=font), max(2, pen.points // 5)
     ascent, descent = font.getmetrics() if isinstance(font, ImageFont.FreeTypeFont) else (low[3], 0)
     wide, tall = low[2] - low[0] + 2 * pad, ascent + descent + pad
     left, top, right, bottom = (float(value) for value in box)

@@ -130,7 +130,7 @@ def _roc_curves(labels: Ints, probabilities: Floats) -> tuple[list[Roc], Floats]
 
 def _ratio(part: Any, whole: Any, empty: float = float("nan")) -> Floats:
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full_like(part, empty), where=whole > 0))
 
 
 def _mean(column: Floats) -> float:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torso.boxes.draw import palette
 
@@ -37,7 +37,7 @@ def to_png(figure: Figure) -> bytes:
     """The figure on white, 150 pixels an inch."""
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+        figure.savefig(buffer, format="png", dpi=150, facecolor="white", bbox_inches="tight")
     return buffer.getvalue()
 
 
@@ -45,7 +45,7 @@ def to_svg(figure: Figure) -> str:
     """The figure as an ``<svg>`` without background, its ink the page's text colour; the same text each time."""
     buffer = io.StringIO()
     with style():
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None}, bbox_inches="tight")
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     return text.replace(INK, "currentColor").replace('<style type="text/css">*{', '<style type="text/css">svg *{')
@@ -56,7 +56,7 @@ def style() -> Iterator[None]:
     """The look of all figures. Class names are never read as formulas, and a missing glyph is no reason to fail."""
     import matplotlib as mpl
 
-    look = {
+    look: dict[Any, Any] = {
         "font.size": 9.5,
         "text.color": INK,
         "text.parse_math": False,
@@ -79,7 +79,7 @@ def style() -> Iterator[None]:
         "legend.fontsize": 8.5,
         "svg.fonttype": "none",
         "svg.hashsalt": "torso",
-        "figure.constrained_layout.use": True,
+        "savefig.pad_inches": 0.08,
     }
     with mpl.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph.*")

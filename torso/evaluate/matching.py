@@ -48,7 +48,7 @@ def overlaps(boxes: Floats, targets: Floats, crowd: Bools) -> Floats:
     own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     other = (targets[:, 2:] - targets[:, :2]).prod(axis=1)
     union = np.where(crowd, own, own + other - shared)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def image_of_objects(index: Index) -> Ints:
@@ -133,7 +133,8 @@ def pair_up(index: Index, predictions: Predictions, threshold: float, overlap: f
     skip = ignored(index)
     confident = predictions.scores >= threshold
     pairs = find_pairs(index, predictions, overlap, by_class=False)
-    pairs = Pairs(*(column[confident[pairs.detection]] for column in pairs))
+    kept = confident[pairs.detection]
+    pairs = Pairs(pairs.detection[kept], pairs.target[kept], pairs.overlap[kept])
     wrong = predictions.labels[pairs.detection] != index.labels[pairs.target]
     order = np.lexsort((-predictions.scores[pairs.detection], wrong, -pairs.overlap, skip[pairs.target]))
     chosen = greedy(pairs, order, shared=skip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SIDE = 560  # longest side of an embedded picture
 LIMIT = 70_000  # bytes of an embedded JPEG: forty of them make a page of less than 4 MB
+POINTS = 15  # height of captions, so that they are still read where a picture is shown at half its size
 CROWDED = 14  # with more boxes than this only the mistakes are named
 RIGHT, WRONG, MISSED, NEUTRAL = 0, 1, 2, 3
 SIGNALS: list[Colour] = [(47, 126, 216), (228, 66, 38), (235, 170, 0), (140, 146, 156)]
@@ -46,11 +47,13 @@ class Pictures:
     mistakes: list[list[Picture]] = field(default_factory=list)  # (truth, prediction), or one picture to classify
 
 
-def of_labels(index: Index, count: int = 8, seed: int = 0) -> list[Picture]:
+def of_labels(index: Index, count: int = 9, seed: int = 0) -> list[Picture]:
     """Some labelled pictures, chosen so that as many classes as possible are seen, rare ones first."""
     names = index.classes
-    shown = []
+    shown: list[Picture] = []
     for row in _varied(index, seed):
+        if len(shown) == count:
+            break
         found = _open(index, row)
         if found is None:
             continue
@@ -62,14 +65,12 @@ def of_labels(index: Index, count: int = 8, seed: int = 0) -> list[Picture]:
             shown.append(embed(pixels, names[index.image_labels[row]], title))
         else:
             drawn = draw(pixels, boxes[skip], captions=[""] * int(skip.sum()), colours=SIGNALS[NEUTRAL:], dashed=True)
-            drawn = draw(drawn, boxes[~skip], index.labels[place][~skip], names=names)
+            drawn = draw(drawn, boxes[~skip], index.labels[place][~skip], names=names, points=POINTS)
             shown.append(embed(drawn, title, f"{len(boxes)} objects"))
-        if len(shown) == count:
-            break
     return shown
 
 
-def of_batch(batch: Batch, classes: Sequence[str], count: int = 8) -> list[Picture]:
+def of_batch(batch: Batch, classes: Sequence[str], count: int = 9) -> list[Picture]:
     """Pictures of a training batch as the network sees them: augmented, padded, with the boxes it learns from."""
     shown = []
     targets = batch.targets
@@ -82,7 +83,7 @@ def of_batch(batch: Batch, classes: Sequence[str], count: int = 8) -> list[Pictu
         boxes = targets.boxes[row].double().cpu().numpy() * scale
         valid, skip = targets.valid[row].cpu().numpy(), targets.ignore[row].cpu().numpy()
         drawn = draw(small, boxes[skip], captions=[""] * int(skip.sum()), colours=SIGNALS[NEUTRAL:], dashed=True)
-        drawn = draw(drawn, boxes[valid], targets.labels[row].cpu().numpy()[valid], names=classes)
+        drawn = draw(drawn, boxes[valid], targets.labels[row].cpu().numpy()[valid], names=classes, points=POINTS)
         shown.append(embed(drawn, f"{int(valid.sum())} objects"))
     return shown
 
@@ -95,6 +96,7 @@ def of_mistakes(
     For a detector (truth, prediction) side by side: blue what is right, red what is wrong, yellow what is missed,
     grey what counts neither way. For a classifier the surest wrong answers.
     """
+    threshold = 0.25 if np.isnan(threshold) else threshold
     if predictions.probabilities is not None:
         return _misnamed(index, predictions, predictions.probabilities, count)
     judged = _judge(index, predictions, threshold)
@@ -156,7 +158,9 @@ def _pair(index: Index, predictions: Predictions, judged: Judged, row: int) -> l
     missed = judged.missed[place]
     state = np.where(missed, MISSED, np.where(ignored(index)[place], NEUTRAL, RIGHT))
     words = [index.classes[label] for label in index.labels[place].tolist()]
-    truth = draw(pixels, boxes, state, captions=_quiet(words, state == MISSED), colours=SIGNALS, dashed=True)
+    truth = draw(
+        pixels, boxes, state, captions=_quiet(words, state == MISSED), colours=SIGNALS, dashed=True, points=POINTS
+    )
 
     mine = predictions.image[judged.said] == row
     rows, kind = judged.said[mine], judged.kind[mine]
@@ -167,10 +171,16 @@ def _pair(index: Index, predictions: Predictions, judged: Judged, row: int) -> l
     ]
     scale = pixels.shape[1] / max(1, int(index.sizes[row][0])) if index.sizes[row][0] else 1.0
     answer = draw(
-        pixels, predictions.boxes[rows] * scale, kind, scores, captions=_quiet(words, kind == WRONG), colours=SIGNALS
+        pixels,
+        predictions.boxes[rows] * scale,
+        kind,
+        scores,
+        captions=_quiet(words, kind == WRONG),
+        colours=SIGNALS,
+        points=POINTS,
     )
     note = f"{int(missed.sum())} missed, {int((kind == WRONG).sum())} wrong, {int((kind == RIGHT).sum())} right"
-    return [embed(truth, index.paths[row], "truth"), embed(answer, index.paths[row], note)]
+    return [embed(truth, "truth", index.paths[row]), embed(answer, "prediction", note)]
 
 
 def _quiet(words: Sequence[str], important: NDArray[np.bool_]) -> list[str]:
@@ -220,17 +230,17 @@ def _shrink(pixels: Pixels) -> tuple[Pixels, float]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)), scale
 
 
-def _varied(index: Index, seed: int) -> Iterable[int]:
+def _varied(index: Index, seed: int) -> Iterator[int]:
     """Rows of pictures: first one for each class, rare classes first, then any."""
     generator = np.random.default_rng(seed)
     labels: Any = index.labels if index.image_labels is None else index.image_labels
     rows = image_of_objects(index) if index.image_labels is None else np.arange(len(index))
     counts = np.bincount(labels, minlength=len(index.classes))
-    chosen: dict[int, None] = {}
+    seen = np.zeros(len(index), dtype=bool)
     for label in np.argsort(counts, kind="stable"):
         mine = rows[labels == label]
-        if len(mine):
-            chosen[int(generator.choice(mine))] = None
-    for row in generator.permutation(len(index)).tolist():
-        chosen[row] = None
-    return list(chosen)
+        row = int(generator.choice(mine)) if len(mine) else -1
+        if row >= 0 and not seen[row]:
+            seen[row] = True
+            yield row
+    yield from (row for row in generator.permutation(len(index)).tolist() if not seen[row])

@@ -196,4 +196,4 @@ def back_to_source(
     corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]  # [K, 4, 2]
     moved = corners @ matrices[:, :2, :2].swapaxes(1, 2) + matrices[:, None, :2, 2]  # [K, 4, 2]
     found = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
-    return np.clip(found, 0, np.tile(sizes, 2)).astype(np.float64)
+    return np.asarray(np.clip(found, 0, np.tile(sizes, 2)), dtype=np.float64)

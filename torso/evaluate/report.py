@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torso.evaluate.classification import ClassificationResult
+from torso.evaluate.detection import DetectionResult
 from torso.evaluate.figure import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torso.evaluate.classification import ClassificationResult
-    from torso.evaluate.detection import DetectionResult
     from torso.evaluate.pictures import Pictures
 
-    Evaluation = DetectionResult | ClassificationResult
+Evaluation = DetectionResult | ClassificationResult
 
 # What the marks mean, for a reader who sees them for the first time.
 MEANING = {
@@ -131,9 +131,9 @@ def _cards(evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[tupl
 def _findings(evaluation: Evaluation) -> list[str]:
     """What a person would say on seeing the numbers, in a few sentences."""
     said = []
-    key = "AP" if evaluation.task == "detect" else "F1"
+    key, things = ("AP", "objects") if isinstance(evaluation, DetectionResult) else ("F1", "pictures")
     known = [row for row in evaluation.per_class if not math.isnan(row[key])]
-    if evaluation.task == "detect" and not math.isnan(evaluation.threshold):
+    if isinstance(evaluation, DetectionResult) and not math.isnan(evaluation.threshold):
         said.append(
             f"Show boxes from a score of {evaluation.threshold:.2f}: there F1 is best ({evaluation.f1:.3f}); "
             f"{evaluation.precision:.0%} of the boxes are right and {evaluation.recall:.0%} of the objects are found."
@@ -142,7 +142,7 @@ def _findings(evaluation: Evaluation) -> list[str]:
         worst, best = min(known, key=lambda row: row[key]), max(known, key=lambda row: row[key])
         said.append(
             f"{best['name']} does best ({key} {best[key]:.3f}), {worst['name']} worst "
-            f"({key} {worst[key]:.3f}, {worst['objects']} {'objects' if key == 'AP' else 'pictures'})."
+            f"({key} {worst[key]:.3f}, {worst['objects']} {things})."
         )
     count = len(evaluation.classes)
     mixed = evaluation.confusion[:count, :count].copy()
@@ -151,9 +151,9 @@ def _findings(evaluation: Evaluation) -> list[str]:
         truth, taken = divmod(int(mixed.argmax()), count)
         pair = f"{evaluation.classes[truth]} taken for {evaluation.classes[taken]}"
         said.append(f"The most frequent confusion is {pair}: {mixed.max()} times.")
-    if evaluation.task == "classify" and evaluation.headline == "macro_f1":
+    if isinstance(evaluation, ClassificationResult) and evaluation.headline == "macro_f1":
         said.append(
-            f"The largest class has {evaluation.imbalance:.1f} times the pictures of the smallest: "
+            f"The largest class has {evaluation.imbalance:.3g} times the pictures of the smallest: "
             "F1 over classes says more than accuracy."
         )
     empty = [row["name"] for row in evaluation.per_class if math.isnan(row[key])]
@@ -176,8 +176,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{key} ")
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
-        elif value is not None:
+            rows += [(f"{prefix}{key}", ", ".join(map(str, value)))] if value else []
+        elif value not in (None, ""):
             rows.append((f"{prefix}{key}", str(value)))
     return rows
 

@@ -61,7 +61,7 @@ def random_world(seed, *, images=6, classes=4, crowds=True, difficult=False):
             corner = rng.integers(0, scale // 2, 2) * 2
             size = rng.integers(1, scale // 4 + 2, 2) * rng.choice([1, 2, 4])
             objects.append([image, rng.choice(labels_there), *corner, *(corner + size)])
-    for image, label, *box in list(objects):
+    for image, label, *box in objects:
         for _ in range(rng.integers(0, 4)):
             jitter = rng.integers(-3, 4, 4) * rng.choice([0, 1, scale // 40 + 1])
             low, high = np.array(box[:2]) + jitter[:2], np.array(box[2:]) + jitter[2:]
