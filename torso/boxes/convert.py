@@ -43,8 +43,8 @@ def area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
-def clip(boxes: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
-    """``xyxy`` boxes cut to a picture of ``height`` x ``width`` pixels."""
-    x = boxes[..., 0::2].clamp(min=0).minimum(torch.as_tensor(width, dtype=boxes.dtype, device=boxes.device))
-    y = boxes[..., 1::2].clamp(min=0).minimum(torch.as_tensor(height, dtype=boxes.dtype, device=boxes.device))
+def clip(boxes: Tensor, height: int, width: int) -> Tensor:
+    """``xyxy`` boxes cut to a picture of ``height`` x ``width`` pixels (which may be symbols of ``torch.export``)."""
+    x = boxes[..., 0::2].clamp(min=0, max=width)
+    y = boxes[..., 1::2].clamp(min=0, max=height)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
