@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -246,8 +247,8 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
 
 def _rounded_down(limit: float) -> float:
     """The largest float32 not above ``limit``: comparing a float32 with it is comparing it with the real number."""
-    near = torch.tensor(limit, dtype=torch.float32)
-    return float(near if float(near) <= limit else near.nextafter(torch.tensor(-torch.inf)))
+    near = np.float32(limit)  # not a tensor: parts are also built on the meta device
+    return float(near if float(near) <= limit else np.nextafter(near, np.float32(-np.inf)))
 
 
 def _check(max_detections: int, share: float) -> None:
