@@ -1,4 +1,4 @@
-"""What every reader goes through: rows are checked one by one, and nothing is dropped without being counted and named."""
+"""What every reader goes through: rows are checked one by one, and nothing is dropped without being named."""
 
 from __future__ import annotations
 

@@ -60,12 +60,14 @@ def probe(source: Path | str | bytes) -> Header:
         width, height, _, orientation = jpeg
         _check_size(path, width, height)
         return Header((height, width) if orientation >= 5 else (width, height), orientation)
-    # Pillow may need the end of the file to know the size of some formats.
-    path, data = _read(source)
-    with _opened(path, data) as image:
-        orientation = _orientation(image)
+    # Not from the first bytes alone: some formats keep their size at the end, and Pillow reads no more than it needs.
+    with _opened(path, Path(path) if path else data, data) as image:
+        try:
+            orientation = _orientation(image)
+            frames = int(getattr(image, "n_frames", 1))
+        except Exception as error:  # Pillow's plugins raise whatever their parsers raise
+            raise DecodeError(path, f"damaged picture ({type(error).__name__}: {error})") from error
         width, height = image.size
-        frames = int(getattr(image, "n_frames", 1))
     return Header((height, width) if orientation >= 5 else (width, height), orientation, frames)
 
 
@@ -96,7 +98,7 @@ def decode(source: Path | str | bytes, max_scale_down: float = 1, *, pillow: boo
             pixels = _fast_jpeg(data, width, height, max_scale_down)
             if pixels is not None:
                 return _upright(pixels, orientation)
-    with _opened(path, data) as image:
+    with _opened(path, data, data) as image:
         try:
             orientation = _orientation(image)
             image.load()
@@ -143,8 +145,8 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int, int] | None:
         elif marker == 0xFF:  # a fill byte
             at += 1
             continue
-        elif length < 2 or 0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) or marker == 0xDA:
-            return None
+        elif length < 2 or marker == 0xDA or (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return None  # broken, the scan without a frame, or lossless and arithmetic coding
         at += 2 + length
     return None
 
@@ -187,15 +189,24 @@ def _fast_jpeg(data: bytes, width: int, height: int, max_scale_down: float) -> P
     return None
 
 
-def _opened(path: str, data: bytes) -> Image.Image:
+def _opened(path: str, source: Path | bytes, start: bytes) -> Image.Image:
+    """The picture with its header read; ``start`` is how the file begins, for the message."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures and odd metadata; the limit itself raises
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Image.DecompressionBombError as error:
-        raise DecodeError(path, f"too large: {error}; tile it or make it smaller") from error
+        raise DecodeError(path, f"too large ({error}); tile it or make it smaller") from error
     except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-        raise DecodeError(path, f"is not a picture (starts with {data[:16]!r})") from error
+        raise DecodeError(path, _not_a_picture(start)) from error
+
+
+def _not_a_picture(start: bytes) -> str:
+    if start.startswith(b"version https://git-lfs"):
+        return "is a git-LFS pointer, not the picture; run git lfs pull"
+    if start.startswith(b"\xff\xd8") or start.startswith(b"\x89PNG"):
+        return "is cut off or damaged: it has no readable header"
+    return f"is not a picture (starts with {start[:16].decode('latin-1')!r})"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -15,11 +15,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.config import DataError
 from torso.data.builder import Builder, Object
 from torso.data.decode import Pixels
 from torso.data.index import Index
+from torso.data.render import resized
 
 CLASSES = tuple("0123456789")
+Ink = NDArray[np.float32]
+"""``[h, w]`` in 0..1."""
+Place = tuple[slice, slice]
+"""Rows and columns of a picture."""
 _OVERLAP = 0.05  # largest part of a digit's box that another may cover
 
 
@@ -35,7 +41,7 @@ class _Source:
 def make(
     folder: Path | str,
     *,
-    format: Literal["voc", "coco", "yolo", "folder"] = "voc",
+    format: Literal["voc", "coco", "yolo", "folder"] = "voc",  # noqa: A002 - the word of the command line
     count: int = 400,
     size: int = 256,
     seed: int = 0,
@@ -45,16 +51,21 @@ def make(
     Args:
         folder: where to; made when it is missing.
         format: voc, coco (with masks) and yolo hold several digits a picture, folder one digit a picture.
-        count: pictures in all; a fifth of them are the validation split, with digits of other writers' samples.
+        count: pictures in all; a fifth of them are the validation split, made of other scans than the training split.
         size: side of the pictures in pixels; for format "folder" a quarter of it.
         seed: of everything random.
 
     Returns:
         The folder.
+
+    Raises:
+        DataError: the folder holds something already.
     """
     from torso.data.formats import FORMATS
 
     folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: expected a new or empty folder; nothing was written")
     held = max(count // 5, 1)
     for split, number in (("train", count - held), ("val", held)):
         source = _source(split)
@@ -72,7 +83,7 @@ def _source(split: str) -> _Source:
     from sklearn.datasets import load_digits, load_sample_images
 
     digits = load_digits()
-    # Neighbouring rows are by the same writers: the last fifth is other handwriting.
+    # Neighbouring rows are mostly by one hand: the last fifth is other handwriting.
     rows = slice(0, 1437) if split == "train" else slice(1437, None)
     ink = digits.images[rows].astype(np.float32) / 16
     return _Source(ink, digits.target[rows].astype(np.int64), list(load_sample_images().images))
@@ -83,11 +94,16 @@ def _detected(source: _Source, folder: Path, count: int, size: int, rng: np.rand
     builder = Builder(folder, CLASSES)
     for number in range(count):
         picture = _background(source, size, rng)
-        rows = []
-        taken: list[tuple[int, int, int, int]] = []
-        for label, mask in _scattered(source, size, rng, taken):
-            picture = _inked(picture, mask, rng)
-            rows.append(_object(label, mask > 0.5))
+        labels: list[int] = []
+        masks: list[NDArray[np.bool_]] = []
+        for label, ink, place in _scattered(source, size, rng):
+            _paint(picture[place], ink, rng)
+            covers = np.zeros((size, size), np.bool_)
+            covers[place] = ink > 0.5
+            masks = [mask & ~covers for mask in masks]  # what is painted over is no longer seen
+            masks.append(covers)
+            labels.append(label)
+        rows = [_object(label, mask) for label, mask in zip(labels, masks, strict=True)]
         path = _save(picture, folder / f"{split}_{number:05d}.jpg")
         builder.image(path, (size, size), number + 1)
         builder.objects(rows, path)
@@ -100,42 +116,41 @@ def _classified(source: _Source, folder: Path, count: int, size: int, rng: np.ra
     for number in range(count):
         picture = _background(source, size, rng)
         label, stamp = _stamp(source, rng.uniform(0.6, 0.95) * size, rng)
-        left, top = (int(rng.integers(0, max(size - side, 0) + 1)) for side in stamp.shape[::-1])
-        mask = np.zeros((size, size), np.float32)
         stamp = stamp[:size, :size]
-        mask[top : top + stamp.shape[0], left : left + stamp.shape[1]] = stamp
-        path = _save(_inked(picture, mask, rng), folder / f"{split}_{number:05d}.jpg")
+        _paint(picture[_somewhere(stamp, size, rng)], stamp, rng)
+        path = _save(picture, folder / f"{split}_{number:05d}.jpg")
         builder.image(path, (size, size), number + 1, label)
     return builder.finish()
 
 
-def _scattered(
-    source: _Source, size: int, rng: np.random.Generator, taken: list[tuple[int, int, int, int]]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Digits at places that hardly overlap: label and ink ``[size, size]`` in 0..1."""
+def _scattered(source: _Source, size: int, rng: np.random.Generator) -> Iterator[tuple[int, Ink, Place]]:
+    """Labels, ink and places of digits that hardly overlap."""
+    taken: list[Place] = []
     for _ in range(int(rng.integers(1, 7))):
         for _ in range(20):
             # Many small ones and a few large ones, as in photographs of the world.
             label, stamp = _stamp(source, size * float(np.exp(rng.uniform(np.log(0.11), np.log(0.45)))), rng)
-            h, w = stamp.shape
-            left, top = int(rng.integers(0, size - w + 1)), int(rng.integers(0, size - h + 1))
-            box = (left, top, left + w, top + h)
-            if all(_covered(box, other) <= _OVERLAP for other in taken):
-                taken.append(box)
-                ink = np.zeros((size, size), np.float32)
-                ink[top : top + h, left : left + w] = stamp
-                yield label, ink
+            place = _somewhere(stamp, size, rng)
+            if all(_covered(place, other) <= _OVERLAP for other in taken):
+                taken.append(place)
+                yield label, stamp, place
                 break
 
 
-def _covered(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+def _somewhere(stamp: Ink, size: int, rng: np.random.Generator) -> Place:
+    """A place for a stamp inside the picture."""
+    top, left = (int(rng.integers(0, size - side + 1)) for side in stamp.shape)
+    return slice(top, top + stamp.shape[0]), slice(left, left + stamp.shape[1])
+
+
+def _covered(a: Place, b: Place) -> float:
     """Intersection over the smaller of the two areas."""
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
-    return max(w, 0) * max(h, 0) / smaller
+    shared = [max(min(p.stop, q.stop) - max(p.start, q.start), 0) for p, q in zip(a, b, strict=True)]
+    smaller = min((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in (a, b))
+    return float(shared[0] * shared[1] / smaller)
 
 
-def _stamp(source: _Source, height: float, rng: np.random.Generator) -> tuple[int, NDArray[np.float32]]:
+def _stamp(source: _Source, height: float, rng: np.random.Generator) -> tuple[int, Ink]:
     """One digit of about ``height`` pixels, turned a little, cut to its ink ``[h, w]`` in 0..1."""
     import cv2
 
@@ -157,21 +172,22 @@ def _stamp(source: _Source, height: float, rng: np.random.Generator) -> tuple[in
 
 def _background(source: _Source, size: int, rng: np.random.Generator) -> Pixels:
     """A crop of a photograph, mirrored half of the time, of changed brightness."""
-    import cv2
-
     photo = source.photos[int(rng.integers(len(source.photos)))]
     side = int(rng.uniform(0.3, 1.0) * min(photo.shape[:2]))
     top, left = int(rng.integers(0, photo.shape[0] - side + 1)), int(rng.integers(0, photo.shape[1] - side + 1))
-    crop = photo[top : top + side, left : left + side]
-    crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    crop = resized(photo[top : top + side, left : left + side], (size, size))
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return np.clip(crop * rng.uniform(0.6, 1.1), 0, 255).astype(np.uint8)
+    return _rounded(crop * rng.uniform(0.6, 1.1))
 
 
-def _inked(picture: Pixels, ink: NDArray[np.float32], rng: np.random.Generator) -> Pixels:
-    """The picture with a digit painted on, in a colour that stands out from what lies under it."""
-    under = picture[ink > 0.5].mean(0)
+def _rounded(values: NDArray[np.floating[Any]]) -> Pixels:
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
+def _paint(part: Pixels, ink: Ink, rng: np.random.Generator) -> None:
+    """Paints a digit onto a part of a picture, in a colour that stands out from what lies under it."""
+    under = part[ink > 0.5].mean(0)
     bright = under.mean() < 128 if rng.random() < 0.9 else under.mean() >= 128
     color = rng.uniform(190, 255, 3) if bright else rng.uniform(0, 60, 3)
     for _ in range(20):  # the rare colour on its own kind of ground must still differ
@@ -179,7 +195,7 @@ def _inked(picture: Pixels, ink: NDArray[np.float32], rng: np.random.Generator) 
             break
         color = rng.uniform(0, 255, 3)
     alpha = (ink * rng.uniform(0.75, 1.0))[..., None]
-    return np.rint(picture * (1 - alpha) + color * alpha).astype(np.uint8)
+    part[:] = _rounded(part * (1 - alpha) + color * alpha)
 
 
 def _object(label: int, mask: NDArray[np.bool_]) -> Object:

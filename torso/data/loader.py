@@ -136,7 +136,7 @@ class Loader:
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
         return DataLoader(
             self._samples,
-            batch_sampler=self._positions,  # type: ignore[arg-type]
+            batch_sampler=self._positions,
             num_workers=self._workers,
             collate_fn=collate,
             timeout=self._timeout,

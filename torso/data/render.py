@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from torso.data.decode import Pixels, decode
-from torso.data.views import Matrix, View, scaling, shifting
+from torso.data.views import Matrix, View, inverse, scaling, shifting
 
 
 def load(path: Path, view: View) -> Pixels:
@@ -17,12 +17,18 @@ def load(path: Path, view: View) -> Pixels:
     return decode(path, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow)
 
 
+def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Pixels at another size (width, height): averaged where it shrinks, else bilinear."""
+    shrinks = size[0] <= pixels.shape[1] and size[1] <= pixels.shape[0]
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
+
+
 def shrunk(pixels: Pixels, view: View) -> Pixels:
     """A decoded picture made no larger than the view needs it (for a cache)."""
     width, height = (max(round(side * view.scale), 1) for side in view.source)
     if height >= pixels.shape[0] and width >= pixels.shape[1]:
         return pixels
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return resized(pixels, (width, height))
 
 
 def render(pixels: Pixels, view: View) -> tuple[Pixels, View]:
@@ -46,7 +52,7 @@ def render(pixels: Pixels, view: View) -> tuple[Pixels, View]:
         matrix = _warp(pixels, matrix, canvas)
     if not np.array_equal(view.color, np.eye(3, 4)):
         cv2.transform(canvas, view.color, dst=canvas)
-    return canvas, replace(view, matrix=matrix @ np.linalg.inv(decoded))
+    return canvas, replace(view, matrix=matrix @ inverse(decoded))
 
 
 def _place(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
@@ -60,8 +66,7 @@ def _place(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
     part = pixels[sy0:sy1, sx0:sx1]
     size = (dx1 - dx0, dy1 - dy0)
     if size != (sx1 - sx0, sy1 - sy0):
-        shrinks = size[0] <= sx1 - sx0 and size[1] <= sy1 - sy0
-        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        part = resized(part, size)
     canvas[dy0:dy1, dx0:dx1] = part[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
     a, c = _line(sx0, sx1, dx0, dx1, matrix[0, 0] < 0)
     e, f = _line(sy0, sy1, dy0, dy1, matrix[1, 1] < 0)
@@ -91,9 +96,8 @@ def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
     drawn = matrix
     if shrink >= 2:  # bilinear sampling alone would skip pixels
         height, width = pixels.shape[:2]
-        small = cv2.resize(pixels, (max(width // shrink, 1), max(height // shrink, 1)), interpolation=cv2.INTER_AREA)
-        drawn = matrix @ scaling(width / small.shape[1], height / small.shape[0])
-        pixels = small
+        pixels = resized(pixels, (max(width // shrink, 1), max(height // shrink, 1)))
+        drawn = matrix @ scaling(width / pixels.shape[1], height / pixels.shape[0])
     # cv2 counts from the centre of the first pixel, we from its edge.
     centred = shifting(-0.5, -0.5) @ drawn @ shifting(0.5, 0.5)
     size = (canvas.shape[1], canvas.shape[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,10 @@ from torch.utils.data import Dataset, get_worker_info
 
 from torso.config import TorsoError
 from torso.data.decode import DecodeError, Pixels
+from torso.data.draws import generator_of, order
 from torso.data.index import Index
 from torso.data.transforms import Letterbox, Transform
-from torso.data.views import Boxes, Matrix, View, on_canvas
+from torso.data.views import Boxes, Matrix, View, inverse, on_canvas, scaling
 from torso.structures import Batch, Targets
 
 _MULTIPLE = 8  # objects are padded to a multiple, so that few shapes are compiled
@@ -52,20 +52,6 @@ class Loaded:
     skipped: list[tuple[int, str]]
 
 
-def mixed(*numbers: int) -> int:
-    """A 63-bit hash of integers, the same on every machine."""
-    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def order(count: int, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
-    """The rows of an epoch in the order they come, ``[count]``; a pure function."""
-    if not shuffle:
-        return np.arange(count)
-    generator = torch.Generator().manual_seed(mixed(seed, epoch, -1))
-    return torch.randperm(count, generator=generator).numpy()
-
-
 class Samples(Dataset[Drawn]):
     """Samples by (epoch, position); lives in the workers."""
 
@@ -91,7 +77,7 @@ class Samples(Dataset[Drawn]):
         self.seed = seed
         self.shuffle = shuffle
         # What each worker reads right now, in shared memory: a dead or hung worker still tells.
-        self.current = torch.full((workers,), -1, dtype=torch.int64).share_memory_()
+        self.current = torch.full((workers,), -1).share_memory_()  # type: ignore[no-untyped-call]
         self._cache_bytes = cache_bytes
         self._cache: dict[int, Pixels] | None = None
         self._order: tuple[int, NDArray[np.int64]] | None = None
@@ -120,7 +106,7 @@ class Samples(Dataset[Drawn]):
         from torso.data.render import render
 
         width, height = self.index.sizes[row].tolist()
-        generator = torch.Generator().manual_seed(mixed(self.seed, epoch, row))
+        generator = generator_of(self.seed, epoch, row)
         view = View.of((width, height), self.size)
         for transform in self.transforms:
             view = transform(view, generator)
@@ -139,7 +125,7 @@ class Samples(Dataset[Drawn]):
             boxes=boxes[kept],
             labels=self.index.labels[objects][kept],
             ignore=ignore[kept],
-            to_source=np.linalg.inv(view.matrix),
+            to_source=inverse(view.matrix),
             source_size=(width, height),
             image_label=None if labels is None else int(labels[row]),
         )
@@ -159,7 +145,7 @@ class Samples(Dataset[Drawn]):
         return pixels
 
     def fill_cache(self) -> None:
-        """Decodes pictures, shrunk to the canvas, until the budget is used; before workers are forked, which share it."""
+        """Decodes pictures, shrunk to the canvas, until the budget is used; before a fork, so that workers share it."""
         from torso.data.render import load, shrunk
 
         self._cache = {}
@@ -168,7 +154,8 @@ class Samples(Dataset[Drawn]):
             if left <= 0:
                 return
             width, height = self.index.sizes[row].tolist()
-            view = Letterbox(enlarge=False)(View.of((width, height), self.size), torch.Generator())
+            scale = min(max(self.size[0] / width, self.size[1] / height), 1.0)
+            view = View.of((width, height), self.size).then(scaling(scale, scale))
             try:
                 pixels = shrunk(load(self.index.file(row), view), view)
             except DecodeError:

@@ -66,6 +66,11 @@ def shifting(x: float, y: float) -> Matrix:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
+def inverse(matrix: Matrix) -> Matrix:
+    """The way back."""
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
 def move(boxes: Boxes, matrix: Matrix) -> Boxes:
     """The xyxy boxes ``[T, 4]`` that hold the four corners after an affine ``matrix``; exact without rotation."""
     x = matrix[0, :2, None, None] * np.stack([boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]])  # [2, T, 4]

@@ -72,7 +72,11 @@ def recognise(path: Path) -> str:
 
 
 def open_index(
-    path: str | Path, split: str = "train", *, format: str | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    split: str = "train",
+    *,
+    format: str | None = None,  # noqa: A002 - the word of the recipe
+    classes: Sequence[str] | None = None,
 ) -> Index:
     """Reads one split of a data set.
 

@@ -99,9 +99,7 @@ class Coco:
 def _files(path: Path) -> dict[str, Path]:
     """The json files by split."""
     if path.is_file():
-        return (
-            {name: path for name in ("train", "val", "test", "all", _split_of(path))} if path.suffix == ".json" else {}
-        )
+        return dict.fromkeys(("train", "val", "test", "all", _split_of(path)), path) if path.suffix == ".json" else {}
     found: dict[str, Path] = {}
     if not path.is_dir():
         return found

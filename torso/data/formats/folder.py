@@ -46,11 +46,11 @@ class Folder:
         if not path.is_dir():
             raise DataError(f"{path}: expected a folder with one folder a class")
         places = _split_folders(path)
-        if places and split not in places or not places and split not in ("train", "val", "all"):
+        if split not in (places or ("train", "val", "all")):
             raise no_split(path, split, Folder.splits(path))
         root = places.get(split, path)
         folders = _class_folders(root)
-        own = [folder.name for folder in _class_folders(places["train"] if "train" in places else root)]
+        own = [folder.name for folder in _class_folders(places.get("train", root))]
         chosen, label_of = mapped(own, classes)
         builder = Builder(path, chosen, task="classify")
         for folder in folders:

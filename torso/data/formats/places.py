@@ -40,7 +40,7 @@ def held_out(names: Iterable[str], split: str, *, fraction: float = 0.2) -> set[
     Depends on the names alone, so it is the same on every machine and needs no file.
     """
     ordered = sorted(names)
-    random.Random(0).shuffle(ordered)  # noqa: S311
+    random.Random(0).shuffle(ordered)
     count = max(round(len(ordered) * fraction), 1) if len(ordered) > 1 else 0
     chosen = ordered[:count] if split == "val" else ordered[count:]
     return set(ordered) if split == "all" else set(chosen)

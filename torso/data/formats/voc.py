@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torso.config import DataError
@@ -12,6 +14,7 @@ from torso.data.formats.places import copied, held_out, hidden, mapped, new_fold
 from torso.data.index import Index
 
 MAX_XML = 16 << 20  # bytes
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _PICTURES = ("JPEGImages", "images", "Images", "imgs")
 
 
@@ -47,22 +50,20 @@ class Voc:
         folder = _annotations(root)
         if folder is None:
             raise DataError(f"{root}: expected Annotations/*.xml or *.xml beside pictures, found none")
-        files = {file.stem: file for file in sorted(folder.glob("*.xml")) if not hidden(file)}
-        trees = {stem: _parse(file) for stem, file in files.items()}
-        own = _class_names(root, trees)
-        chosen, label_of = mapped(own, classes)
+        # All of them, whatever the split: together they say which classes there are.
+        pages = {file.stem: _parse(file) for file in sorted(folder.glob("*.xml")) if not hidden(file)}
+        chosen, label_of = mapped(_class_names(root, pages.values()), classes)
         builder = Builder(root, chosen)
         places = _picture_folders(root, folder)
-        for stem in _stems(root, split, list(files)):
-            tree = trees.get(stem)
-            if tree is None:
-                builder.report(
-                    "missing label file", folder / f"{stem}.xml", f"listed in {split}, but there is no such file"
-                )
-            elif isinstance(tree, str):
-                builder.report("malformed file", files[stem], tree)
+        for stem in _stems(root, split, list(pages)):
+            page = pages.get(stem)
+            if page is None:
+                message = f"listed in {split}, but there is no such file"
+                builder.report("missing label file", folder / f"{stem}.xml", message)
+            elif page.wrong:
+                builder.report("malformed file", page.file, page.wrong, page.wrong_line)
             else:
-                _add(builder, files[stem], tree, places, label_of)
+                _add(builder, page, places, label_of)
         return builder.finish()
 
     @staticmethod
@@ -120,36 +121,68 @@ def _lists(root: Path) -> dict[str, Path]:
     return {name: root / f"{name}.txt" for name in known if (root / f"{name}.txt").is_file()}
 
 
-def _stems(root: Path, split: str, all_stems: list[str]) -> list[str]:
+def _stems(root: Path, split: str, known: list[str]) -> list[str]:
     lists = _lists(root)
     if split in lists:
         lines = lists[split].read_text(encoding="utf-8-sig").splitlines()
-        return [line.split()[0] for line in lines if line.strip()]
+        return [_stem(line.strip(), known) for line in lines if line.strip()]
     if split != "all" and (lists or split not in ("train", "val")):
         raise no_split(root, split, Voc.splits(root))
-    chosen = held_out(all_stems, split)
-    return [stem for stem in all_stems if stem in chosen]
+    chosen = held_out(known, split)
+    return [stem for stem in known if stem in chosen]
 
 
-def _parse(file: Path) -> ET.Element | str:
-    """The root element, or what is wrong with the file."""
+def _stem(line: str, known: Collection[str]) -> str:
+    """The stem a line means: a name with or without a suffix, or followed by a flag."""
+    for stem in (line, Path(line).stem, line.split(maxsplit=1)[0]):
+        if stem in known:
+            return stem
+    return line
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A parsed file, or what is wrong with it."""
+
+    file: Path
+    root: ET.Element
+    text: bytes = b""
+    wrong: str = ""
+    wrong_line: int | None = None
+
+    def lines(self) -> list[int]:
+        """The line where each object starts; the parser does not keep it, so it is looked up."""
+        line, found = 1, []
+        for token in re.finditer(rb"\n|<object(?=[\s>])", self.text):
+            if token[0] == b"\n":
+                line += 1
+            else:
+                found.append(line)
+        return found
+
+
+def _parse(file: Path) -> _Page:
+    empty = ET.Element("annotation")
     if file.stat().st_size > MAX_XML:
-        return f"is larger than {MAX_XML >> 20} MiB, no VOC annotation is"
+        return _Page(file, empty, wrong=f"is larger than {MAX_XML >> 20} MiB, no VOC annotation is")
     data = file.read_bytes()
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        return "has a DOCTYPE; VOC files have none, and entities are not read"
+        return _Page(file, empty, wrong="has a DOCTYPE; VOC files have none, and entities are not read")
+    if b"\0" in data:  # an encoding in which the line above would see nothing
+        return _Page(file, empty, wrong="expected UTF-8 text")
     try:
-        return ET.fromstring(data)  # noqa: S314
-    except (ET.ParseError, ValueError, LookupError) as error:
-        return f"is not XML ({error})"
+        return _Page(file, ET.fromstring(data), data)
+    except ET.ParseError as error:
+        return _Page(file, empty, wrong=f"is not XML ({error})", wrong_line=error.position[0])
+    except (ValueError, LookupError) as error:
+        return _Page(file, empty, wrong=f"is not XML ({error})")
 
 
-def _class_names(root: Path, trees: dict[str, ET.Element | str]) -> list[str]:
+def _class_names(root: Path, pages: Iterable[_Page]) -> list[str]:
     listed = root / "labels.txt"
     if listed.is_file():
         return [line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    parsed = [tree for tree in trees.values() if not isinstance(tree, str)]
-    names = {_text(item, "name") for tree in parsed for item in tree.iter("object")}
+    names = {_text(item, "name") for page in pages for item in page.root.iter("object")}
     return sorted(names - {""})
 
 
@@ -157,39 +190,41 @@ def _text(element: ET.Element, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
 
 
-def _add(builder: Builder, file: Path, tree: ET.Element, places: list[Path], label_of: dict[str, int]) -> None:
+def _add(builder: Builder, page: _Page, places: list[Path], label_of: dict[str, int]) -> None:
     """Adds the picture of one file and its objects."""
-    picture = _picture(file, _text(tree, "filename"), places)
-    said = tree.find("size")
-    stated = None
-    if said is not None:
-        width, height = _text(said, "width"), _text(said, "height")
-        stated = (int(width), int(height)) if width.isdigit() and height.isdigit() else None
-    size = builder.size_of(picture, stated, file)
+    picture = _picture(page.file, _text(page.root, "filename"), places)
+    width, height = (page.root.findtext(f"size/{side}") or "" for side in ("width", "height"))
+    stated = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+    size = builder.size_of(picture, stated, page.file)
     if size is None:
         return
-    builder.image(picture, size, file.stem)
-    rows = []
-    for number, item in enumerate(tree.iter("object")):
-        where = f"object {number + 1}: "
-        name = _text(item, "name")
-        if name not in label_of:
-            builder.report("unknown class", file, f"{where}class {name!r} is not one of {', '.join(label_of)}")
-            continue
-        try:
-            xmin, ymin, xmax, ymax = (
-                float(item.findtext(f"bndbox/{tag}") or "") for tag in ("xmin", "ymin", "xmax", "ymax")
-            )
-        except ValueError:
-            builder.report("malformed row", file, f"{where}expected numbers xmin, ymin, xmax, ymax in <bndbox>")
-            continue
-        if xmax <= xmin or ymax <= ymin:  # before the shift: a point in the file stays a point
-            message = f"{where}box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) has no area; dropped"
-            builder.report("degenerate box", file, message)
-            continue
-        flags = {flag: _text(item, flag) not in ("", "0", "false", "False") for flag in ("difficult", "truncated")}
-        rows.append(Object((xmin - 1, ymin - 1, xmax, ymax), label_of[name], where=where, **flags))
-    builder.objects(rows, file)
+    builder.image(picture, size, page.file.stem)
+    items = list(page.root.iter("object"))
+    lines = page.lines()
+    if len(lines) != len(items):  # one of them in a comment
+        lines = [1] * len(items)
+    rows = (_object(builder, page.file, item, line, label_of) for item, line in zip(items, lines, strict=True))
+    builder.objects([row for row in rows if row is not None], page.file)
+
+
+def _object(builder: Builder, file: Path, item: ET.Element, line: int, label_of: dict[str, int]) -> Object | None:
+    """One object; None (noted) where it cannot be used."""
+    name = _text(item, "name")
+    if name not in label_of:
+        builder.report("unknown class", file, f"class {name!r} is not one of {', '.join(label_of)}", line)
+        return None
+    try:
+        xmin, ymin, xmax, ymax = (float(_text(item, f"bndbox/{tag}")) for tag in _SIDES)
+    except ValueError:
+        builder.report("malformed row", file, f"expected numbers {', '.join(_SIDES)} in <bndbox>", line)
+        return None
+    if xmax <= xmin or ymax <= ymin:  # before the shift: a point in the file stays a point
+        message = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) has no area; dropped"
+        builder.report("degenerate box", file, message, line)
+        return None
+    difficult, truncated = (_text(item, flag).lower() not in ("", "0", "false") for flag in ("difficult", "truncated"))
+    box = (xmin - 1, ymin - 1, xmax, ymax)
+    return Object(box, label_of[name], line, difficult=difficult, truncated=truncated)
 
 
 def _picture(file: Path, filename: str, places: list[Path]) -> Path:
@@ -226,6 +261,6 @@ def _tree(index: Index, row: int, name: str) -> ET.Element:
         ET.SubElement(item, "difficult").text = str(int(index.difficult[at] or index.crowd[at]))
         box = ET.SubElement(item, "bndbox")
         x0, y0, x1, y1 = index.boxes[at].tolist()
-        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (x0 + 1, y0 + 1, x1, y1), strict=True):
+        for tag, value in zip(_SIDES, (x0 + 1, y0 + 1, x1, y1), strict=True):
             ET.SubElement(box, tag).text = f"{value:.10g}"
     return root

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +46,19 @@ class Yolo:
             builder.report("ignored", description.file, "key 'download' is ignored; torso never downloads on its own")
         pictures = _pictures(description, split, allow_outside)
         used: set[int] = set()
-        with_labels = 0
         for picture in pictures:
             size = builder.size_of(picture)
             if size is None:
                 continue
             builder.image(picture, size, picture.stem)
             labels = _label_file(picture)
-            if labels is None:
-                continue
-            with_labels += 1
-            rows = _rows(builder, labels, size, description.names)
-            used.update(row.label for row in rows)
-            known = [
-                row
-                for row in rows
-                if not 0 <= row.label < len(description.names) or _rename(row, description, label_of)
-            ]
-            for row in (row for row in rows if row not in known):
-                name = description.names[row.label]
-                builder.report("unknown class", labels, f"class {name!r} is not one of {', '.join(chosen)}", row.line)
-            builder.objects(known, labels)
-        if pictures and not with_labels:
-            where = _label_path(pictures[0])
-            builder.report(
-                "malformed file", description.file, f"no picture of {split} has labels; looked for {where} and so on"
-            )
+            if labels is not None:
+                rows = _rows(builder, labels, size, description.names)
+                used.update(row.label for row in rows)
+                builder.objects(_renamed(builder, labels, rows, description.names, label_of), labels)
+        if pictures and not any(map(_label_file, pictures)):
+            message = f"no picture of {split} has labels; looked for {_label_path(pictures[0])} and so on"
+            builder.report("malformed file", description.file, message)
         if used and min(used) == 1 and len(description.names) > 1:
             message = "no object has class 0: do these ids start at 1? YOLO's start at 0; nothing was changed"
             builder.report("class ids from 1", description.file, message)
@@ -89,7 +76,9 @@ class Yolo:
         for row, name in enumerate(names):
             (labels / f"{Path(name).stem}.txt").write_text(_lines(index, row), encoding="utf-8")
         described = folder / "data.yaml"
-        content = yaml.load(described.read_text(encoding="utf-8"), yaml.BaseLoader) if described.is_file() else {}  # noqa: S506
+        content = (
+            yaml.BaseLoader(described.read_text(encoding="utf-8")).get_single_data() if described.is_file() else {}
+        )
         content |= {"path": ".", split: f"images/{split}", "names": dict(enumerate(index.classes))}
         described.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -122,8 +111,8 @@ def _described(path: Path, split: str | None) -> _Description:
         text = file.read_text(encoding="utf-8-sig")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise DataError(f"{file}: anchors and aliases are not read; write the values out")
-        content = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - builds text, lists and dicts only
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.BaseLoader(text).get_single_data()  # text, lists and dicts only
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{file}: is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or "names" not in content:
         raise DataError(f"{file}: expected keys train, val and names")
@@ -204,29 +193,48 @@ def _rows(builder: Builder, file: Path, size: tuple[int, int], names: list[str])
     """The rows of one file; what is malformed is noted and left out."""
     rows = []
     for line, text in enumerate(file.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1):
-        columns = text.split()
-        if not columns:
+        if not text.strip():
             continue
         try:
-            values = [float(column) for column in columns]
-            label = int(values[0])
-        except (ValueError, OverflowError):
+            values = [float(column) for column in text.split()]
+        except ValueError:
             builder.report("malformed row", file, f"expected numbers, came {text.strip()[:60]!r}", line)
             continue
-        if label != values[0]:
-            builder.report("malformed row", file, f"expected a whole class number, came {columns[0]}", line)
-        elif len(values) == 6:
-            builder.report("malformed row", file, "6 columns: the last looks like a confidence; labels have 5", line)
-        elif len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-            expected = "expected 5 columns (class cx cy w h) or a polygon (class x y x y x y ...)"
-            builder.report("malformed row", file, f"{expected}, came {len(values)}", line)
+        wrong = _wrong(values)
+        if wrong:
+            builder.report("malformed row", file, wrong, line)
+        elif not 0 <= values[0] < len(names):
+            hint = " (do these ids start at 1?)" if values[0] == len(names) else ""
+            message = f"expected a class in 0..{len(names) - 1}, came {values[0]:g}{hint}"
+            builder.report("class out of range", file, message, line)
         else:
-            if label == len(names) and label > 0:
-                expected = f"expected a class in 0..{label - 1}, came {label} (do these ids start at 1?)"
-                builder.report("class out of range", file, expected, line)
-                continue
-            rows.append(_object(label, values[1:], size, line))
+            rows.append(_object(int(values[0]), values[1:], size, line))
     return rows
+
+
+def _wrong(values: list[float]) -> str:
+    """What is wrong with the shape of a row, if anything."""
+    if not values[0].is_integer():
+        return f"expected a whole class number, came {values[0]:g}"
+    if len(values) == 6:
+        return "6 columns: the last looks like a confidence; labels have 5 (class cx cy w h)"
+    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
+        return f"expected 5 columns (class cx cy w h) or a polygon (class x y x y x y ...), came {len(values)}"
+    return ""
+
+
+def _renamed(
+    builder: Builder, file: Path, rows: list[Object], names: list[str], label_of: dict[str, int]
+) -> list[Object]:
+    """The rows with the labels their names have in the training split; names it does not have are noted."""
+    kept = []
+    for row in rows:
+        name = names[row.label]
+        if name in label_of:
+            kept.append(replace(row, label=label_of[name]))
+        else:
+            builder.report("unknown class", file, f"class {name!r} is not one of {', '.join(label_of)}", row.line)
+    return kept
 
 
 def _object(label: int, values: list[float], size: tuple[int, int], line: int) -> Object:
@@ -238,15 +246,6 @@ def _object(label: int, values: list[float], size: tuple[int, int], line: int) -
     xs, ys = [x * width for x in values[0::2]], [y * height for y in values[1::2]]
     polygon = [value for point in zip(xs, ys, strict=True) for value in point]
     return Object((min(xs), min(ys), max(xs), max(ys)), label, line, mask=[polygon])
-
-
-def _rename(row: Object, description: _Description, label_of: dict[str, int]) -> bool:
-    """Gives a row the label of its name in the training split; False where that has no such name."""
-    name = description.names[row.label]
-    if name in label_of:
-        row.label = label_of[name]
-        return True
-    return False
 
 
 def _lines(index: Index, row: int) -> str:
