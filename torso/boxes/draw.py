@@ -66,7 +66,7 @@ def draw(
         boxes: ``[K, 4]`` xyxy pixels of the picture, arrays or tensors.
         labels: ``[K]`` classes; they choose colour and name. Without them every box is class 0 and has no name.
         scores: ``[K]``; written behind the name. The highest score is drawn last, on top.
-        names: of the classes.
+        names: of the classes; a class without a name shows its number.
         colours: of the classes, or ``palette``.
         captions: ``K`` texts instead of name and score; an empty one draws no caption.
         dashed: broken lines, for all or for each of the boxes.

@@ -38,7 +38,7 @@ def loss_curves(metrics: Sequence[Row]) -> Figure | None:
     """The training loss and its parts against steps; a smooth line over the pale raw one."""
     names = [name for name in _columns(metrics) if _is_loss(name)]
     names.sort(key=lambda name: (name not in ("loss", "train/loss"), name))
-    with axes_of(5.6, 3.1) as (figure, axes):
+    with axes_of(4.9, 2.6) as (figure, axes):
         for colour, name in zip(class_colours(len(names)), names, strict=True):
             points = np.array(series(metrics, name))
             label = name.rpartition("/")[2].replace("_", " ")
@@ -58,7 +58,7 @@ def learning_rate(metrics: Sequence[Row]) -> Figure | None:
     names = [name for name in _columns(metrics) if name in ("lr", "learning_rate") or name.startswith("lr/")]
     if not names:
         return None
-    with axes_of(5.6, 1.9) as (figure, axes):
+    with axes_of(4.9, 1.4) as (figure, axes):
         for colour, name in zip(class_colours(len(names)), names, strict=True):
             points = np.array(series(metrics, name))
             axes.plot(points[:, 0], points[:, 1], color=colour, label=name)
@@ -79,7 +79,7 @@ def score_curves(results: Sequence[Row]) -> Figure | None:
     from matplotlib.ticker import MaxNLocator
 
     by_epoch = [{**row, "step": None} if _number(row.get("epoch")) is not None else row for row in results]
-    with axes_of(5.6, 3.1) as (figure, axes):
+    with axes_of(4.9, 2.6) as (figure, axes):
         for colour, name in zip(class_colours(len(names)), names, strict=True):
             points = np.array(series(by_epoch, name))
             axes.plot(points[:, 0], points[:, 1], color=colour, marker="o", markersize=3.5, label=name.split("/")[-1])

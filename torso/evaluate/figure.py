@@ -88,12 +88,15 @@ def style() -> Iterator[None]:
 
 @contextmanager
 def axes_of(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of one picture, so many inches wide and high, to be drawn inside the ``with`` block."""
+    """A figure of one picture, to be drawn inside the ``with`` block.
+
+    ``width`` and ``height`` are the inches of what is inside the axes; names and numbers around it take what they need.
+    """
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
+        figure = Figure(figsize=(width, height))
+        yield figure, figure.add_axes((0.0, 0.0, 1.0, 1.0))
 
 
 def class_colours(count: int) -> list[str]:

@@ -66,7 +66,7 @@ def precision_recall(result: DetectionResult) -> Figure | None:
     for label, curve in enumerate(result.curves):
         if len(curve.recall) and not np.isnan(curve.recall).any():
             best = np.maximum.accumulate(curve.precision[::-1])[::-1]
-            mark = f"{result.classes[label]}  {result.per_class[label]['AP50']:.3f}"
+            mark = f"{_short(result.classes[label])}  {result.per_class[label]['AP50']:.3f}"
             lines.append((label, np.append(0, curve.recall), np.append(best[0], best), mark))
     mean = f"all classes  {result.summary['AP50']:.3f}"
     return _curves(lines, "recall", "precision", mean=mean, falls_to=0.0)
@@ -77,7 +77,7 @@ def roc(result: ClassificationResult) -> Figure | None:
     lines = []
     for label, curve in enumerate(result.roc):
         if len(curve.false_positive):
-            mark = f"{result.classes[label]}  {result.per_class[label]['AUC']:.3f}"
+            mark = f"{_short(result.classes[label])}  {result.per_class[label]['AUC']:.3f}"
             lines.append((label, curve.false_positive, curve.true_positive, mark))
     mean = f"all classes  {result.summary['auc']:.3f}"
     return _curves(lines, "false positives", "true positives", mean=mean, falls_to=1.0)
@@ -96,7 +96,7 @@ def _curves(
         return None
     colours = class_colours(1 + max(label for label, *_ in lines))
     many = len(lines) > NAMED
-    with axes_of(5.6, 4.2) as (figure, axes):
+    with axes_of(3.5, 3.5) as (figure, axes):
         for label, x, y, mark in lines:
             axes.plot(x, y, color=colours[label], linewidth=0.8 if many else 1.6, alpha=0.6 if many else 1, label=mark)
         if len(lines) > 1:
@@ -118,8 +118,8 @@ def confusion_matrix(table: NDArray[np.int64], classes: Sequence[str]) -> Figure
     count = len(table)
     names = [*classes, "background"][:count]
     part = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    side = float(np.clip(1.5 + 0.42 * count, 3.4, 10))
-    with axes_of(side + 1.2, side) as (figure, axes):
+    side = float(np.clip(0.8 + 0.42 * count, 2.6, 9))
+    with axes_of(side, side) as (figure, axes):
         shade = np.zeros((count, count, 4))
         shade[..., :3] = np.array(palette(1)[0]) / 255
         shade[..., 3] = 0.9 * part  # transparent, not white: right on a light page and on a dark one
@@ -149,8 +149,8 @@ def class_counts(indexes: Mapping[str, Index]) -> Figure | None:
     order = np.argsort(-sum(counts.values()), kind="stable")
     if len(order) > SHOWN:
         order = np.append(order[: SHOWN // 2], order[-SHOWN // 2 :])
-    height = 0.7 + len(order) * (0.1 + 0.13 * len(counts))
-    with axes_of(5.6, max(1.8, height)) as (figure, axes):
+    height = 0.25 + len(order) * (0.1 + 0.13 * len(counts))
+    with axes_of(4.4, height) as (figure, axes):
         thick = 0.82 / len(counts)
         for place, (colour, split) in enumerate(zip(class_colours(len(counts)), counts, strict=True)):
             y = np.arange(len(order)) + (place - (len(counts) - 1) / 2) * thick
@@ -182,7 +182,7 @@ def box_sizes(indexes: Mapping[str, Index]) -> Figure | None:
     kept = np.random.default_rng(0).permutation(len(size))[:4000]
     names = next(iter(indexes.values())).classes
     colours = class_colours(len(names))
-    with axes_of(5.6, 4.2) as (figure, axes):
+    with axes_of(3.5, 3.5) as (figure, axes):
         for label in range(len(names)):
             mine = kept[labels[kept] == label]
             if len(mine):
@@ -193,7 +193,7 @@ def box_sizes(indexes: Mapping[str, Index]) -> Figure | None:
                     color=colours[label],
                     alpha=0.45,
                     linewidths=0,
-                    label=names[label],
+                    label=_short(names[label]),
                 )
         reach = np.array([1.0, float(size.max()) * 1.3])
         low = max(1.0, float(np.percentile(size, 0.2)) / 1.3)
