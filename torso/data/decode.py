@@ -6,69 +6,18 @@ any character. torchvision.io is never used: 93 of 150 damaged PNG files made it
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from torso.config import DataError
+from torso.data.headers import DecodeError, check_size, jpeg_header, opened, orientation_of, probe, read
+
+__all__ = ["DecodeError", "Pixels", "decode", "probe"]
 
 Pixels = NDArray[np.uint8]
 """``[H, W, 3]`` RGB."""
-
-MAX_PIXELS = 178_956_970
-"""Pictures larger than this are refused (Pillow's own limit against decompression bombs)."""
-
-_ORIENTATION = 0x0112
-
-
-class DecodeError(DataError):
-    """A file that is not a picture, or is damaged, or cannot be mapped to 8-bit RGB without guessing."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}" if path else reason)
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str]]:
-        return DecodeError, (self.path, self.reason)
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says about itself: upright size (width, height), EXIF orientation 1..8, number of frames."""
-
-    size: tuple[int, int]
-    orientation: int = 1
-    frames: int = 1
-
-
-def probe(source: Path | str | bytes) -> Header:
-    """The upright size of a picture, from its header alone.
-
-    Raises:
-        DecodeError: missing, not a picture, or too large.
-    """
-    path, data = _read(source, 1 << 18)
-    jpeg = _jpeg_header(data)
-    if jpeg is not None:
-        width, height, _, orientation = jpeg
-        _check_size(path, width, height)
-        return Header((height, width) if orientation >= 5 else (width, height), orientation)
-    # Not from the first bytes alone: some formats keep their size at the end, and Pillow reads no more than it needs.
-    with _opened(path, Path(path) if path else data, data) as image:
-        try:
-            orientation = _orientation(image)
-            frames = int(getattr(image, "n_frames", 1))
-        except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-            raise DecodeError(path, f"damaged picture ({type(error).__name__}: {error})") from error
-        width, height = image.size
-    return Header((height, width) if orientation >= 5 else (width, height), orientation, frames)
 
 
 def decode(source: Path | str | bytes, max_scale_down: float = 1, *, pillow: bool = False) -> Pixels:
@@ -89,83 +38,20 @@ def decode(source: Path | str | bytes, max_scale_down: float = 1, *, pillow: boo
     Raises:
         DecodeError: with the path and the reason.
     """
-    path, data = _read(source)
-    jpeg = _jpeg_header(data)
+    path, data = read(source)
+    jpeg = jpeg_header(data)
     if jpeg is not None:
-        width, height, components, orientation = jpeg
-        _check_size(path, width, height)
-        if components in (1, 3) and not pillow:
-            pixels = _fast_jpeg(data, width, height, max_scale_down)
+        check_size(path, jpeg.width, jpeg.height)
+        if jpeg.components in (1, 3) and not pillow:
+            pixels = _fast_jpeg(data, jpeg.width, jpeg.height, max_scale_down)
             if pixels is not None:
-                return _upright(pixels, orientation)
-    with _opened(path, data, data) as image:
+                return _upright(pixels, jpeg.orientation)
+    with opened(path, data, data) as image:
         try:
-            orientation = _orientation(image)
             image.load()
         except Exception as error:  # Pillow's plugins raise whatever their parsers raise
             raise DecodeError(path, f"damaged picture ({type(error).__name__}: {error})") from error
-        return _upright(_to_rgb8(image, path), orientation)
-
-
-def _read(source: Path | str | bytes, limit: int = -1) -> tuple[str, bytes]:
-    if isinstance(source, bytes):
-        return "", source
-    try:
-        with Path(source).open("rb") as file:
-            data = file.read(limit)
-    except FileNotFoundError as error:
-        raise DecodeError(str(source), "no such file") from error
-    except OSError as error:
-        raise DecodeError(str(source), f"cannot be read ({error.strerror})") from error
-    if not data:
-        raise DecodeError(str(source), "is empty (0 bytes)")
-    return str(source), data
-
-
-def _check_size(path: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DecodeError(path, f"{width}x{height} is more than {MAX_PIXELS} pixels; tile it or make it smaller")
-    if width * height == 0:
-        raise DecodeError(path, f"its header says {width}x{height} pixels")
-
-
-def _jpeg_header(data: bytes) -> tuple[int, int, int, int] | None:
-    """Width, height, components and EXIF orientation; None for anything but an ordinary 8-bit JPEG."""
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    orientation, at = 1, 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _exif_orientation(data[at + 10 : at + 2 + length])
-        elif marker in (0xC0, 0xC1, 0xC2):
-            precision, height, width, components = struct.unpack(">BHHB", data[at + 4 : at + 10])
-            return (width, height, components, orientation) if precision == 8 and height else None
-        elif marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        elif length < 2 or marker == 0xDA or (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return None  # broken, the scan without a frame, or lossless and arithmetic coding
-        at += 2 + length
-    return None
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """The orientation of a TIFF-like EXIF block, 1 where absent or senseless."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 14:
-        return 1
-    start = struct.unpack(f"{order}I", tiff[4:8])[0]
-    if start + 2 > len(tiff):
-        return 1
-    count = struct.unpack(f"{order}H", tiff[start : start + 2])[0]
-    for at in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        tag, kind = struct.unpack(f"{order}HH", tiff[at : at + 4])
-        if tag == _ORIENTATION and kind == 3:
-            value: int = struct.unpack(f"{order}H", tiff[at + 8 : at + 10])[0]
-            return value if 1 <= value <= 8 else 1
-    return 1
+        return _upright(_to_rgb8(image, path), orientation_of(image))
 
 
 def _fast_jpeg(data: bytes, width: int, height: int, max_scale_down: float) -> Pixels | None:
@@ -187,31 +73,6 @@ def _fast_jpeg(data: bytes, width: int, height: int, max_scale_down: float) -> P
             continue
         return pixels
     return None
-
-
-def _opened(path: str, source: Path | bytes, start: bytes) -> Image.Image:
-    """The picture with its header read; ``start`` is how the file begins, for the message."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large pictures and odd metadata; the limit itself raises
-            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except Image.DecompressionBombError as error:
-        raise DecodeError(path, f"too large ({error}); tile it or make it smaller") from error
-    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-        raise DecodeError(path, _not_a_picture(start)) from error
-
-
-def _not_a_picture(start: bytes) -> str:
-    if start.startswith(b"version https://git-lfs"):
-        return "is a git-LFS pointer, not the picture; run git lfs pull"
-    if start.startswith(b"\xff\xd8") or start.startswith(b"\x89PNG"):
-        return "is cut off or damaged: it has no readable header"
-    return f"is not a picture (starts with {start[:16].decode('latin-1')!r})"
-
-
-def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _to_rgb8(image: Image.Image, path: str) -> Pixels:
