@@ -15,6 +15,9 @@ prepare:
 	@command -v $(PYTHON) >/dev/null || { echo "torso: needs Python 3.11 or newer: sudo apt install python3 python3-venv python3-pip" >&2; exit 1; }
 	@$(PYTHON) .ci/prepare.py
 
+demo: prepare
+	@.ci/demo $(OVERRIDES)
+
 test: prepare
 	@$(BIN)/python -m pytest
 

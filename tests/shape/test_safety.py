@@ -47,10 +47,13 @@ def aliases(tree: ast.Module) -> dict[str, str]:
 
 
 def is_harmless(call: ast.Call, name: str) -> bool:
-    """``torch.load`` that unpickles nothing but tensors."""
+    """``torch.load`` that unpickles nothing but tensors; ``yaml.load`` that builds text, numbers, lists and dicts."""
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    safe = given.get("weights_only")
-    return name == "torch.load" and isinstance(safe, ast.Constant) and safe.value is True
+    if name == "yaml.load":
+        loader = given.get("Loader") or (call.args[1] if len(call.args) > 1 else call)
+        return source.dotted(loader) in {"yaml.SafeLoader", "yaml.BaseLoader"}
+    only = given.get("weights_only")
+    return name == "torch.load" and isinstance(only, ast.Constant) and only.value is True
 
 
 def forbidden_calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -105,6 +108,7 @@ def test_peers_are_never_imported_and_extras_only_when_used(path: Path) -> None:
         ("import torch\ntorch.load(f)", "torch.load"),
         ("from torch import load\nload(f, weights_only=False)", "torch.load"),
         ("import yaml as y\ny.load(f)", "yaml.load"),
+        ("import yaml\nyaml.load(f, Loader=yaml.UnsafeLoader)", "yaml.load"),
         ("import numpy as np\nnp.load(f, allow_pickle=True)", "numpy.load(allow_pickle=True)"),
         ("eval(text)", "eval"),
     ],
@@ -114,7 +118,13 @@ def test_the_search_finds(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["model.eval()", "import torch\ntorch.load(f, weights_only=True)", "import json\njson.load(f)"]
+    "text",
+    [
+        "model.eval()",
+        "import torch\ntorch.load(f, weights_only=True)",
+        "import yaml\nyaml.load(f, yaml.BaseLoader)",
+        "import json\njson.load(f)",
+    ],
 )
 def test_the_search_leaves_alone(text: str) -> None:
     assert not list(forbidden_calls(ast.parse(text)))

@@ -30,8 +30,8 @@ def public(module: ModuleType) -> list[str]:
 
 def surface() -> dict[str, Any]:
     """What others may rely on: names of the packages, and the arguments that recipes may give to parts."""
-    packages = [path.parent.name for path in source.files("torso") if path.name == "__init__.py"]
-    names = ["torso", *(f"torso.{name}" for name in packages if name != "torso"), "torso.config", "torso.structures"]
+    packages = [path.parent for path in source.files("torso") if path.name == "__init__.py"]
+    names = [source.name(folder).replace("/", ".") for folder in packages] + ["torso.structures"]
     modules = {name: public(importlib.import_module(name)) for name in names}
     parts = {
         key: sorted(parameters(part)) if is_own(part) else f"{part.__module__}.{part.__qualname__}"
