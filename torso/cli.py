@@ -16,6 +16,8 @@ import torso
 
 Asked = argparse.Namespace
 
+SHOWN = 20  # problems of a split
+
 EPILOG = """\
 anything of a recipe is changed with key=value (or --key value):
   torso train retinanet data.path=DIR model.neck.channels=64 train.epochs=3
@@ -266,7 +268,6 @@ def _data_make(asked: Asked) -> None:
 def _data_check(asked: Asked) -> None:
     from pathlib import Path
 
-    from torso.config import DataError
     from torso.data.formats import FORMATS, open_index, recognise
 
     folder = Path(asked.folder)
@@ -276,9 +277,8 @@ def _data_check(asked: Asked) -> None:
     reports = {split: index.report() for split, index in indexes.items()}
     result = {"path": str(folder), "format": name, "splits": reports}
     _tell(asked, result, _checked(result))
-    fatal = sum(problem.fatal for index in indexes.values() for problem in index.problems)
-    if fatal:
-        raise DataError(f"{folder}: {fatal} problems in the labels that would teach something wrong; mend them first")
+    for index in indexes.values():
+        index.raise_if_fatal()
 
 
 def _checked(result: Mapping[str, Any]) -> Iterator[str]:
@@ -287,9 +287,12 @@ def _checked(result: Mapping[str, Any]) -> Iterator[str]:
         objects = f", {report['objects']} objects" if report["task"] == "detect" else ""
         yield f"\n{split}: {report['images']} pictures{objects}"
         yield from _table([{"class": name, "count": count} for name, count in report["classes"].items()])
-        for problem in report["problems"]:
+        problems = report["problems"]
+        for problem in problems[:SHOWN]:
             at = f"{problem['path']}:{problem['line']}" if problem["line"] else problem["path"]
             yield f"  {'WRONG ' if problem['fatal'] else ''}{at}: {problem['message']}"
+        if len(problems) > SHOWN:
+            yield f"  and {len(problems) - SHOWN} more: --json has all"
 
 
 # ---------------------------------------------------------------- how it is told

@@ -105,16 +105,18 @@ class Checking:
         name = given.pop("name", None)
         if name is None:
             return self.problem(node, f"{path}: the name of {kind.says()} is missing")
-        if not isinstance(name.value, str) and name.text is None:
+        called = name.value
+        if not isinstance(called, str):
             return self.problem(name, f"{path}.name: expected the name of {kind.says()}, got {name.described()}")
-        called = name.value if isinstance(name.value, str) else str(name.text)
         listed = self.listed(kind.role, name)
         if called not in listed:
             return self.problem(name, f"{path}: {unknown(kind.role, called, listed)}") if listed else FAILED
         target = listed[called]
         schema = parameters(target, kind.factory)
         arguments = self.arguments(node, given, schema, path, f"{kind.role} {called!r}")
-        return Spec(kind.role, called, target, arguments, node.where, path, kind.factory, kind.unbuilt)
+        overrides = [value.where for value in given.values() if value.where.startswith("override ")]
+        where = ", ".join(dict.fromkeys([node.where, *overrides]))  # a constructor may refuse what any of them says
+        return Spec(kind.role, called, target, arguments, where, path, kind.factory, kind.unbuilt)
 
     def listed(self, role: str, at: Node) -> dict[str, Any]:
         """The parts of a role, or nothing and a problem when they cannot be loaded."""

@@ -81,7 +81,7 @@ def scalar(text: str) -> bool | int | float | str | None:
         padded = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
         return text if padded or len(digits) > 400 else int(text, 0)
     if _FLOAT.fullmatch(text):
-        return float(text.replace(".inf", "inf").replace(".nan", "nan")) if "n" in text.lower() else float(text)
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
 
 
@@ -194,6 +194,8 @@ class _Writer(yaml.SafeDumper):
 
 def _write_text(writer: _Writer, text: str) -> yaml.ScalarNode:
     style = None if isinstance(scalar(text), str) else "'"
+    if not text.isprintable():
+        style = '"'  # with escapes: PyYAML folds line breaks that are no newline, U+0085, in its other styles
     return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
