@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +129,8 @@ def test_the_search_finds(text: str, name: str) -> None:
 )
 def test_the_search_leaves_alone(text: str) -> None:
     assert not list(forbidden_calls(ast.parse(text)))
+
+
+def test_the_network_is_closed_to_tests() -> None:
+    with pytest.raises(pytest.fail.Exception, match="never touches the network"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
