@@ -25,6 +25,10 @@ exit codes: 0 done, 2 recipe or command, 3 data, 4 model or checkpoint, 5 export
             75 preempted, 130 interrupted, 1 anything else"""
 
 
+class _Unread(Exception):  # noqa: N818 (it is no error)
+    """Nobody reads on: ``torso parts | head``. Not BrokenPipeError, which may come from a worker and should be told."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors of a user are one sentence on standard error.
 
@@ -36,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except BrokenPipeError:  # `torso parts | head`: nobody reads on, and Python must not complain when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (_Unread, BrokenPipeError):  # and Python must not complain when it flushes at its end
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
         return 1
     except KeyboardInterrupt:
         print("torso: interrupted", file=sys.stderr)
@@ -67,8 +73,6 @@ def _run(argv: list[str]) -> int:
             asked.do(asked)
     except TorsoError as error:
         return _failed(error, error.code)
-    except BrokenPipeError:
-        raise
     except OSError as error:  # a disk that is full, a folder that may not be written
         return _failed(error, 1)
     return 0
@@ -302,8 +306,11 @@ def _tell(asked: Asked, result: Any, lines: Iterable[str]) -> None:
     """The result as JSON, or the lines for a person."""
     if asked.json:
         lines = [json.dumps(_plain(result), indent=1, ensure_ascii=False)]
-    for line in lines:
-        print(line, file=asked.stdout)
+    try:
+        for line in lines:
+            print(line, file=asked.stdout)
+    except BrokenPipeError as error:
+        raise _Unread from error
 
 
 def _plain(value: Any) -> Any:

@@ -193,7 +193,8 @@ def test_json_holds_what_python_has_and_json_has_not(
     [
         (RecipeError("wrong"), 2), (DataError("wrong"), 3), (ModelError("wrong"), 4), (ExportError("wrong"), 5),
         (TorsoError("wrong"), 1), (type("Preempted", (TorsoError,), {"code": 75})("wrong"), 75),
-        (OSError(28, "No space left on device", "x/y"), 1), (KeyboardInterrupt(), 130),
+        (OSError(28, "No space left on device", "x/y"), 1), (BrokenPipeError(32, "Broken pipe"), 1),
+        (KeyboardInterrupt(), 130),
     ],
 )  # fmt: skip
 def test_exit_codes(
@@ -330,13 +331,15 @@ def test_version() -> None:
     assert process("--version").stdout == f"torso {torso.__version__}\n"
 
 
-def test_a_reader_that_stops_reading_is_no_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_stops_reading_is_no_error(unbuffered: str) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "torso", "parts", "norm"],
+            [sys.executable, "-m", "torso", "parts", "recipe"],
             stdout=write,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stderr=subprocess.PIPE,
             text=True,
             check=False,

@@ -342,6 +342,7 @@ def test_an_override_leaves_the_tree_it_was_given() -> None:
         ("a", "override a: expected key=value, for example data.path=DIR"),
         ("=1", "override =1: expected key=value, for example data.path=DIR"),
         ("a..b=1", "override a..b=1: expected key=value, for example data.path=DIR"),
+        (".".join("a" * 60) + "=1", f"override {'.'.join('a' * 60)}=1: expected key=value, for example data.path=DIR"),
         ("a=[1", "override a=[1: this is not YAML: expected ',' or ']', but got '<stream end>'"),
         ("b.2=x", "override b.2=x: b is a list of 1: it has no item 2 (they count from 0)"),
         ("a=\udcff", "'override a=\\udcff': this is not UTF-8"),
@@ -415,6 +416,7 @@ def test_one_problem_is_one_sentence_and_many_are_a_list() -> None:
     assert two.value.code == 2
 
 
+OWN = ", or bring your own with --import MODULE"
 WIRED = "decided by the other parts; it cannot be set, remove it"
 
 
@@ -463,7 +465,7 @@ def test_what_no_override_can_be_is_told_with_what_it_says() -> None:
             "model: detector\ndata: {path: x}",
             ["my.yaml:1: model.backbone: missing; model 'detector' needs it: a backbone"],
         ),
-        ("model: x\ndata: {path: x}", ["my.yaml:1: model: no model is called 'x'; choose from detector"]),
+        ("model: x\ndata: {path: x}", [f"my.yaml:1: model: no model is called 'x'; choose from detector{OWN}"]),
         ("model:\n  backbone: tiny\ndata: {path: x}", ["my.yaml:1: model: the name of a model is missing"]),
         (
             "model: {name: [x]}\ndata: {path: x}",
@@ -809,6 +811,24 @@ def test_an_installed_package_adds_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(roles_module, "_installed", lambda: (entry,))
     assert config.find("neck", "theirs") is Plain
     assert "theirs" not in config.parts("trick")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no_such_package:X", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("small_world:NOTHING", "cannot be loaded: AttributeError"),
+        ("sys:path", "must be a dict of names to classes"),
+    ],
+)
+def test_an_installed_package_that_is_broken(value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint("neck", value, "torso.parts")
+    monkeypatch.setattr(roles_module, "_installed", lambda: (entry,))
+    with pytest.raises(config.TorsoError) as caught:
+        config.parts("neck")
+    assert message in str(caught.value)
+    assert value in str(caught.value)
+    assert message in said(SMALL)[0]
 
 
 def test_config_imports_no_torch() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torso.config.errors import Problem, RecipeError
-from torso.config.nodes import Node, is_text, parse, scalar
+from torso.config.nodes import MAX_DEPTH, Node, is_text, parse, scalar
 
 
 def merge(old: Node, new: Node, problems: list[Problem], path: str = "") -> Node:
@@ -68,7 +68,7 @@ def _said(text: str) -> Node:
         raise RecipeError([Problem(ascii(where), "this is not UTF-8")])
     key, equals, value = text.partition("=")
     names = key.strip().removeprefix("--").split(".")
-    if not equals or not all(names):
+    if not equals or not all(names) or len(names) > MAX_DEPTH:
         raise RecipeError([Problem(where, "expected key=value, for example data.path=DIR")])
     new = _value(value.strip(), where)
     for name in reversed(names):

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from torso.config.errors import RecipeError, TorsoError, suggestion
+from torso.config.errors import RecipeError, TorsoError, nearest, suggestion
 
 Part = Callable[..., Any]
 
@@ -58,8 +58,8 @@ def parts(role: str) -> dict[str, Part]:
     """All parts of a role by name: torso's own, those of installed packages, those of ``--import``.
 
     Raises:
-        RecipeError: there is no such role.
-        TorsoError: the module that lists them cannot be imported, or two packages claim one name.
+        RecipeError: there is no such role, or two packages claim one name.
+        TorsoError: what lists them cannot be imported.
     """
     if role not in ROLES:
         raise RecipeError(f"there is no role {role!r}{suggestion(role, ROLES)}")
@@ -70,7 +70,7 @@ def parts(role: str) -> dict[str, Part]:
         raise TorsoError(f"the parts of role {role!r} ({ROLES[role]}) cannot be loaded: {error}") from error
     for entry in _installed():
         if entry.name == role:
-            _add(found, entry.load(), role, f"the entry point {entry.value!r}")
+            _add(found, _loaded(entry), role, f"the entry point {entry.value!r}")
     _add(found, _added.get(role, {}), role, "--import")
     return found
 
@@ -89,7 +89,9 @@ def find(role: str, name: str) -> Part:
 
 def unknown(role: str, name: str, listed: Mapping[str, Part]) -> str:
     """The sentence for a part that does not exist."""
-    return f"no {role} is called {name!r}{suggestion(name, listed)}"
+    near = nearest(name, listed)
+    hint = suggestion(name, listed) if near else f"{suggestion(name, listed)}, or bring your own with --import MODULE"
+    return f"no {role} is called {name!r}{hint}"
 
 
 def add_module(name: str) -> None:
@@ -123,6 +125,18 @@ def _add(found: dict[str, Part], more: Mapping[str, Part], role: str, source: st
         if not callable(part):
             raise RecipeError(f"{source}: {role} {name!r} must be a class or a function, got {type(part).__name__}")
         found[name] = part
+
+
+def _loaded(entry: EntryPoint) -> Mapping[str, Part]:
+    try:
+        listed = entry.load()
+    except Exception as error:  # whatever somebody's package does when it is imported
+        raise TorsoError(
+            f"the entry point {entry.value!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(listed, Mapping):
+        raise TorsoError(f"the entry point {entry.value!r} must be a dict of names to classes")
+    return listed
 
 
 @cache
