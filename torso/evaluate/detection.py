@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from torso.evaluate import confusion
-from torso.evaluate.matching import Bools, Counted, Floats, Ints, count_coco, ignored, image_of_objects
+from torso.evaluate.matching import Counted, Floats, Ints, count_coco, ignored, image_of_objects
 
 if TYPE_CHECKING:
     from torso.data.index import Index
@@ -75,10 +75,14 @@ def evaluate(index: Index, predictions: Predictions, *, threshold: float | None 
     precision, recall = _coco_tables(index, predictions)
     counts = np.bincount(index.labels[~ignored(index)], minlength=len(index.classes))
     judged = count_coco(index, predictions)
+    everything = _curve(judged, predictions, np.arange(len(judged.correct)), int(counts.sum()))
     if threshold is None:
-        threshold = best_f1(_curve(judged, predictions, np.ones(len(judged.correct), dtype=bool), counts.sum()))
+        threshold = best_f1(everything)
+    # Rows of every class, each still by falling score.
     labels = predictions.labels[judged.detection]
-    curves = [_curve(judged, predictions, labels == label, n) for label, n in enumerate(counts)]
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[order], np.arange(len(counts) + 1))
+    curves = [_curve(judged, predictions, order[ends[c] : ends[c + 1]], int(n)) for c, n in enumerate(counts)]
     rows = [
         {
             "name": name,
@@ -87,13 +91,12 @@ def evaluate(index: Index, predictions: Predictions, *, threshold: float | None 
             "AP50": _mean(precision[0, :, label, 0, -1]),
             "AP75": _mean(precision[5, :, label, 0, -1]),
             "AR": _mean(recall[:, label, 0, -1]),
-            **_at_threshold(judged, predictions, labels == label, int(counts[label]), threshold),
+            **_at_threshold(curves[label], int(counts[label]), threshold),
             "threshold": best_f1(curves[label]),
         }
         for label, name in enumerate(index.classes)
     ]
-    everything = np.ones(len(judged.correct), dtype=bool)
-    overall = _at_threshold(judged, predictions, everything, int(counts.sum()), threshold)
+    overall = _at_threshold(everything, int(counts.sum()), threshold)
     shown = 0.25 if np.isnan(threshold) else threshold
     return DetectionResult(
         classes=tuple(index.classes),
@@ -168,26 +171,22 @@ def _mean(table: Floats) -> float:
     return float(judged.mean()) if judged.size else float("nan")
 
 
-def _curve(judged: Counted, predictions: Predictions, mine: Bools, objects: int) -> Curve:
+def _curve(judged: Counted, predictions: Predictions, mine: Ints, objects: int) -> Curve:
+    """The curve of the judged detections ``mine`` (rows of ``judged``); without objects recall is NaN."""
     correct = np.cumsum(judged.correct[mine])
     said = np.arange(1, len(correct) + 1)
     recall = correct / objects if objects else np.full(len(correct), np.nan)
     return Curve(recall, correct / said, predictions.scores[judged.detection[mine]])
 
 
-def _at_threshold(
-    judged: Counted, predictions: Predictions, mine: Bools, objects: int, threshold: float
-) -> dict[str, float]:
-    """Precision, recall and F1 of the detections ``mine`` from ``threshold`` on; NaN where there are no objects."""
+def _at_threshold(curve: Curve, objects: int, threshold: float) -> dict[str, float]:
+    """Precision, recall and F1 of a curve's detections from ``threshold`` on; NaN where there are no objects."""
     if not objects:
         return dict.fromkeys(("precision", "recall", "F1"), float("nan"))
-    shown = mine & (predictions.scores[judged.detection] >= threshold)
-    correct, said = int(judged.correct[shown].sum()), int(shown.sum())
-    return {
-        "precision": correct / said if said else 0.0,
-        "recall": correct / objects,
-        "F1": 2 * correct / (said + objects),
-    }
+    said = int((curve.score >= threshold).sum())
+    recall = float(curve.recall[said - 1]) if said else 0.0
+    precision = float(curve.precision[said - 1]) if said else 0.0
+    return {"precision": precision, "recall": recall, "F1": 2 * recall * objects / (said + objects)}
 
 
 def _plain(value: Any) -> Any:

@@ -42,11 +42,12 @@ def overlaps(boxes: Floats, targets: Floats, crowd: Bools) -> Floats:
     >>> float(overlaps(box, other, np.array([False]))[0]) == 1 / 7
     True
     """
-    low = np.maximum(boxes[:, :2], targets[:, :2])
-    high = np.minimum(boxes[:, 2:], targets[:, 2:])
-    shared = (high - low).clip(min=0).prod(axis=1)
-    own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    other = (targets[:, 2:] - targets[:, :2]).prod(axis=1)
+    # Coordinate by coordinate: a trailing dimension of 2 costs several times more.
+    width = np.minimum(boxes[:, 2], targets[:, 2]) - np.maximum(boxes[:, 0], targets[:, 0])
+    height = np.minimum(boxes[:, 3], targets[:, 3]) - np.maximum(boxes[:, 1], targets[:, 1])
+    shared = width.clip(min=0) * height.clip(min=0)
+    own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    other = (targets[:, 2] - targets[:, 0]) * (targets[:, 3] - targets[:, 1])
     union = np.where(crowd, own, own + other - shared)
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 

@@ -123,11 +123,13 @@ def test_threshold_is_where_f1_is_best():
 
 
 def test_equal_scores_stand_or_fall_together():
-    index = make_index([[0, 0, 0, 0, 10, 10]], classes=("a",))
-    rows = [[0, 0, 0.5, 0, 0, 10, 10], [0, 0, 0.5, 50, 0, 60, 10], [0, 0, 0.5, 70, 0, 80, 10]]
+    """Of five boxes at 0.5 the first is right: a threshold cannot keep it and leave the others."""
+    index = make_index([[0, 0, 0, 0, 10, 10], [0, 0, 20, 0, 30, 10]], classes=("a",))
+    rows = [[0, 0, 0.9, 0, 0, 10, 10], [0, 0, 0.5, 20, 0, 30, 10]]
+    rows += [[0, 0, 0.5, 50 + 10 * place, 0, 58 + 10 * place, 10] for place in range(4)]
     result = detection.evaluate(index, make_predictions(rows))
-    assert result.threshold == 0.5
-    assert result.f1 == pytest.approx(0.5)
+    assert result.threshold == 0.9  # F1 is 2/3 there, and 4/8 at 0.5
+    assert result.f1 == pytest.approx(2 / 3)
 
 
 def test_difficult_counts_neither_way():
