@@ -44,7 +44,7 @@ def check_neck(make: Callable[[list[int], list[int]], nn.Module]) -> None:
     """
     neck = make(CHANNELS, STRIDES)
     channels, strides = _pyramid(neck)
-    for height, width in ((64, 64), (72, 104)):  # the second divides by no stride above 8
+    for height, width in ((64, 64), (264, 392)):  # the second divides by no stride above 8
         _check_features(neck(_features(height, width)), channels, strides, height, width)
     check_module(neck, lambda: (_features(64, 64),))
 
@@ -74,7 +74,9 @@ def check_assigner(assigner: nn.Module) -> None:
         output, targets = dense_case(count)
         assigned: Assignment = assigner(output, targets)
         shape = output.logits.shape[:2]
-        assert assigned.matched.shape == assigned.positive.shape == assigned.negative.shape == shape, "fields are [B, P]"
+        assert assigned.matched.shape == assigned.positive.shape == assigned.negative.shape == shape, (
+            "fields are [B, P]"
+        )
         assert assigned.matched.dtype == torch.int64, "matched is int64"
         assert not (assigned.positive & assigned.negative).any(), "a prior is not both positive and negative"
         if count:

@@ -139,11 +139,12 @@ def create(model: str, *, drop_path_rate: float, **options: Any) -> Any:
     """``timm.create_model`` without pretrained weights; options a model does not know are not passed on."""
     import timm
 
-    from torso.config import ModelError
+    from torso.config import ModelError, nearest
 
     if not timm.is_model(model):
-        near = timm.list_models(f"*{model.split('_', maxsplit=1)[0]}*")[:5]
-        raise ModelError(f"timm has no model {model!r}; near it: {', '.join(near) or 'nothing'}")
+        near = nearest(model, timm.list_models())
+        hint = f"did you mean {near!r}?" if near else "timm.list_models() has their names"
+        raise ModelError(f"timm has no model {model!r}; {hint}")
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
     try:
