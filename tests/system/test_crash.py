@@ -24,7 +24,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.train.tiny import Halt, Recording, TinyLoader, train
+from tests.unit.train.tiny import Halt, Recording, TinyLoader, quick_folder, train
 from torso.config import TorsoError
 from torso.train import checkpoint, disk
 from torso.train.tricks import Trick
@@ -37,8 +37,9 @@ SLOW = bool(os.environ.get("TORSO_SLOW"))
 OPTIONS: dict[str, Any] = {"optimizer": "adamw", "save_every": 1, "ema": True}
 
 # One process imports torch, all others are forked from it: a start costs milliseconds, not seconds.
+# (The first optimizer of a process imports torch._dynamo: more than all the rest of a life here.)
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.unit.train.tiny"])
+processes.set_forkserver_preload(["tests.unit.train.tiny", "torch._dynamo"])
 
 
 class Witness(Trick):
@@ -119,13 +120,20 @@ def seen(folder: Path) -> Counter[tuple[int, int]]:
     return Counter(((step - 1) // per_epoch, row) for step, rows in steps.items() for row in rows)
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory, in place of pytest's."""
+    with quick_folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight() -> Iterator[Path]:
     """A run that nothing ended."""
-    folder = tmp_path_factory.mktemp("straight")
-    assert live(folder) == 0
-    assert seen(folder) == Counter((epoch, row) for epoch in range(3) for row in range(22))
-    return folder
+    with quick_folder() as folder:
+        assert live(folder) == 0
+        assert seen(folder) == Counter((epoch, row) for epoch in range(3) for row in range(22))
+        yield folder
 
 
 def assert_same_end(folder: Path, straight: Path, workers: int = 0) -> None:
@@ -149,7 +157,7 @@ def test_killed_at_random_instants(tmp_path: Path, straight: Path, seed: int) ->
     """Three times each; rows 33 and 34."""
     chance = random.Random(seed)
     for _ in range(3):
-        live(tmp_path, after(chance.uniform(0, 0.6), signal.SIGKILL, group=True))
+        live(tmp_path, after(chance.uniform(0, 0.4), signal.SIGKILL, group=True))
         assert_loads(tmp_path)
     assert_same_end(tmp_path, straight)
 
@@ -171,7 +179,7 @@ def test_a_signal_to_the_whole_group(tmp_path: Path, straight: Path, number: sig
     code = {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
     for _ in range(2):
         started = len(list(tmp_path.glob("started-*")))
-        ended = live(tmp_path, after(chance.uniform(0.05, 0.8), number, group=True), workers=2)
+        ended = live(tmp_path, after(chance.uniform(0.05, 0.5), number, group=True), workers=2)
         assert ended in (code, 0, -number, 1)  # saved; was done; had not begun to listen
         assert len(list(tmp_path.glob("started-*"))) == started + 1
         assert_loads(tmp_path)

@@ -6,12 +6,11 @@ import os
 import signal
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
-from tests.unit.train.tiny import Halt, Recording, TinyLoader, train
+from tests.unit.train.tiny import Halt, Recording, TinyLoader, quick_folder, train
 from torso.config import DataError, ModelError
 from torso.train import checkpoint
 from torso.train.run_folder import RunFolder
@@ -22,9 +21,9 @@ STEPS = 18  # 3 epochs of 6 batches of 4 pictures; the last batch of an epoch ha
 
 @cache
 def straight(**options: Any) -> tuple[str, list[dict[str, Any]], list[dict[str, str]]]:
-    folder = Path(mkdtemp())
-    digest, _ = train(folder, **options)
-    return digest, rows(folder), results(folder)
+    with quick_folder() as folder:
+        digest, _ = train(folder, **options)
+        return digest, rows(folder), results(folder)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

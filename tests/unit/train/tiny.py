@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -140,6 +143,14 @@ def fingerprint(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory where there is such a thing. A killed process leaves there what it would leave on a disk."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 def train(run: Path, **options: Any) -> tuple[str, dict[str, Any]]:
