@@ -7,12 +7,12 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+# `torso.run.train` and not `torso.train`, which is a package.
 # Lazy, because `import torso` must cost no more than `import torch`, and `torso --help` not even that.
 _SURFACE = {
     "Recipe": "torso.recipes.recipe",
-    "train": "torso.recipes.run",
-    "evaluate": "torso.recipes.run",
-    "load": "torso.recipes.run",
+    "load": "torso.recipes.artifact",
+    "run": "torso.recipes",
     "Detector": "torso.models",
     "Classifier": "torso.models",
 }
@@ -23,6 +23,8 @@ __all__ = ["__version__", *_SURFACE]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name not in _SURFACE:
         raise AttributeError(f"module 'torso' has no attribute {name!r}")
+    if name == "run":
+        return import_module("torso.recipes.run")
     return getattr(import_module(_SURFACE[name]), name)
 
 

@@ -26,6 +26,8 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, head: nn.Module, criterion: nn.Module, num_classes: int):
         super().__init__()
+        if hasattr(head, "scores"):
+            raise ValueError(f"a classifier needs a head such as classify, got {type(head).__name__}")
         self.num_classes = num_classes
         self.stride: int = 1  # any size will do
         self.normalize = NormalizePixels(backbone.mean, backbone.std)  # type: ignore[arg-type]

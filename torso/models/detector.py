@@ -49,6 +49,8 @@ class Detector(nn.Module):
         topk: int = 1000,
     ):
         super().__init__()
+        if not hasattr(head, "scores"):
+            raise ValueError(f"a detector needs a dense head such as retina, got {type(head).__name__}")
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
         self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
         self.normalize = NormalizePixels(backbone.mean, backbone.std)  # type: ignore[arg-type]

@@ -157,6 +157,7 @@ def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict
         accumulate=settings["accumulate"],
         evaluate_every=settings["evaluate_every"],
         save_every=settings["save_every"],
+        log_every=max(1, min(10, len(loader) // settings["accumulate"])),
         seed=settings["seed"],
         best=settings["best"] or HEADLINE[work.task],
         log=log,
