@@ -31,6 +31,7 @@ def test_backbones(name: str) -> None:
     testing.check_backbone(BACKBONES[name](**SMALL[name]))
 
 
+@pytest.mark.part("backbone/timm_trunk")
 def test_a_trunk_gives_one_vector() -> None:
     trunk = BACKBONES["timm_trunk"](**SMALL["timm_trunk"]).eval()
     (vector,) = trunk(torch.rand(2, 3, 64, 64))
