@@ -16,8 +16,11 @@ from torso.config import ExportError
 from torso.deploy.exported import first_line
 from torso.deploy.extras import extra
 from torso.deploy.metadata import describe, encode
+from torso.deploy.padding import same_padding_settled
 from torso.deploy.shipped import Shipped, shipped
 from torso.deploy.verify import random_pictures, verify
+
+ANY_SIZE = 32  # the free step of models that take any size
 
 
 def export(
@@ -32,8 +35,9 @@ def export(
 ) -> Path:
     """Write ``model.predict`` as an ONNX file, once ONNX Runtime has been seen to give the same answers.
 
-    The file takes ``images [B, 3, H, W]`` uint8 RGB, any B, H and W multiples of the model's stride. A detector's file
-    gives ``boxes [B, D, 4]`` (``xyxy`` pixels of the input), ``scores [B, D]``, ``labels [B, D]``, ``valid [B, D]``; a
+    The file takes ``images [B, 3, H, W]`` uint8 RGB, any B, H and W multiples of its stride (of 32 where a model
+    takes any size: torch.export asks at every strided layer whether its input divides). A detector's file gives
+    ``boxes [B, D, 4]`` (``xyxy`` pixels of the input), ``scores [B, D]``, ``labels [B, D]``, ``valid [B, D]``; a
     classifier's ``probabilities [B, C]``. Should the model refuse other sizes, its file takes the given size only.
 
     Args:
@@ -58,7 +62,8 @@ def export(
     path, tell = Path(path), say or (lambda line: None)
     width, height = (size, size) if isinstance(size, int) else size
     content = describe(model, (width, height), metadata)
-    program, dynamic = _convert(shipped(model), (height, width), batch_dynamic, tell)
+    step = content["stride"] = content["stride"] if content["stride"] > 1 else ANY_SIZE
+    program, dynamic = _convert(shipped(model), (height, width), step, batch_dynamic, tell)
     program.model.metadata_props.update(encode({**content, "dynamic": dynamic}))
     program.model.producer_name, program.model.producer_version = "torso", content["torso"]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,38 +78,32 @@ def export(
     return path
 
 
-def _convert(ship: Shipped, size: tuple[int, int], batch: bool, tell: Callable[[str], None]) -> tuple[Any, Any]:
+def _convert(
+    ship: Shipped, size: tuple[int, int], step: int, batch: bool, tell: Callable[[str], None]
+) -> tuple[Any, dict[str, bool]]:
     """The ONNX program, and which dimensions of its input are free."""
-    stride = int(ship.model.stride)  # type: ignore[arg-type]
-    free = {"batch": batch, "size": size[0] % stride == 0 and size[1] % stride == 0}
-    if not free["size"]:
-        tell(f"{size[1]}x{size[0]} is no multiple of the stride {stride}: the file takes pictures of this size only")
+    only = f"the file takes pictures of {size[1]}x{size[0]} only"
+    if size[0] % step == 0 and size[1] % step == 0:
+        try:
+            return _program(ship, size, step, batch), {"batch": batch, "size": True}
+        except Exception as error:  # torch.export and its ONNX side raise dozens of kinds
+            tell(f"{only}, because torch refuses other sizes of this model: {_reason(error)}")
+    else:
+        tell(f"{only}, because that is no multiple of {step}")
     try:
-        return _program(ship, size, free), free
-    except Exception as error:  # torch.export and its ONNX side raise dozens of kinds
-        if not free["size"]:
-            raise ExportError(f"torch cannot export this model: {first_line(error)}") from error
-        reason = first_line(error)
-    free["size"] = False
-    try:
-        program = _program(ship, size, free)
+        return _program(ship, size, None, batch), {"batch": batch, "size": False}
     except Exception as error:
-        raise ExportError(f"torch cannot export this model: {first_line(error)}") from error
-    tell(f"the file takes pictures of {size[1]}x{size[0]} only; for other sizes torch refuses this model: {reason}")
-    return program, free
+        raise ExportError(f"torch cannot export this model: {_reason(error)}") from error
 
 
-def _program(ship: Shipped, size: tuple[int, int], free: Mapping[str, bool]) -> Any:
-    images = random_pictures(2 if free["batch"] else 1, *size)
-    stride, dims = int(ship.model.stride), {}  # type: ignore[arg-type]
-    if free["batch"]:
+def _program(ship: Shipped, size: tuple[int, int], step: int | None, batch: bool) -> Any:
+    """The ONNX program for pictures whose sides are any multiples of ``step``, or for one size only."""
+    images, dims = random_pictures(2 if batch else 1, *size), {}
+    if batch:
         dims[0] = torch.export.Dim("batch", min=1, max=65536)
-    if free["size"]:
-        # torch.export takes multiples of a symbol only, and needs an upper end.
-        for axis, name in ((2, "h"), (3, "w")):
-            symbol = torch.export.Dim(name, min=1, max=max(65536 // stride, 2))
-            dims[axis] = stride * symbol if stride > 1 else symbol
-    with warnings.catch_warnings():
+    if step is not None:
+        dims[2], dims[3] = (step * torch.export.Dim(side, min=1, max=65536 // step) for side in ("h", "w"))
+    with warnings.catch_warnings(), same_padding_settled():
         # Deprecations inside torch and onnxscript: nothing that a user of torso could act on.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -118,6 +117,13 @@ def _program(ship: Shipped, size: tuple[int, int], free: Mapping[str, bool]) -> 
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
         )
     return _tidy(program, len(ship.answers))
+
+
+def _reason(error: BaseException) -> str:
+    """The line of torch's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Constraints violated")]
+    return (telling or lines or [type(error).__name__])[0]
 
 
 def _stable_sort() -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from torso.boxes.convert import clip
 from torso.boxes.suppress import candidates
 from torso.structures import DenseOutput, Detections
 
@@ -59,7 +60,7 @@ class Shipped(nn.Module):
         """Of every prior: scores ``[B, P, C]``, boxes ``[B, P, 4]``; and the priors of each level."""
         output: DenseOutput = self.model(images)
         scores: Tensor = self.model.head.scores(output.logits, output.extra)  # type: ignore[operator, union-attr]
-        return scores, _clip(output.boxes, images.shape[-2], images.shape[-1]), output.counts
+        return scores, clip(output.boxes, images.shape[-2], images.shape[-1]), output.counts
 
     def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int]) -> Detections:
         """The answer among what ``inside`` says: with it, and nothing else, ``model.predict``."""
@@ -67,12 +68,6 @@ class Shipped(nn.Module):
         chosen = candidates(scores, boxes, counts, threshold=model.threshold, topk=model.topk)  # type: ignore[arg-type]
         found: Detections = model.suppress(*chosen)  # type: ignore[operator]
         return found
-
-
-def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
-    # As torso.boxes.convert.clip, without tensors made of the size: torch.export would take that for a constant.
-    x, y = boxes[..., 0::2].clamp(min=0, max=width), boxes[..., 1::2].clamp(min=0, max=height)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
 
 def shipped(model: nn.Module) -> Shipped:
