@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import atexit
 import math
+import signal
 import sys
+import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +27,7 @@ from torso.data.transforms import Transform
 from torso.data.workers import prepare
 from torso.structures import Batch
 
+_POLL = 5.0  # seconds until a dead worker is noticed
 _ENOUGH = 5  # a handful of damaged pictures never stops a training
 
 
@@ -73,6 +77,7 @@ class Loader:
         self._positions: list[list[tuple[int, int]]] = []
         self._workers = workers
         self._timeout = timeout
+        self._poll = min(_POLL, timeout)
         self._loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
@@ -116,35 +121,52 @@ class Loader:
             return
         if self._loader is None:
             self._samples.fill_cache()
-            self._loader = self._start()
-            batches = iter(self._loader)
-            # Runs before the exit hooks of torch and multiprocessing, which would wait for workers to obey SIGTERM.
-            atexit.register(_end, weakref.ref(batches))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # how many workers there are is the user's to say
+                self._loader, batches = self._start()
         else:
             batches = iter(self._loader)
+        waited = 0.0
         while True:
             try:
                 loaded = next(batches)
             except StopIteration:
                 return
             except (RuntimeError, OSError) as error:
-                raise self._failed(batches, error) from error
+                if str(error).startswith("Caught"):  # raised by a transform: its own traceback says more
+                    raise
+                waited += self._poll
+                if "timed out" not in str(error) or waited >= self._timeout:
+                    raise self._failed(batches, error) from error
+                continue
+            waited = 0.0
             yield loaded
 
-    def _start(self) -> DataLoader[Any]:
+    def _start(self) -> tuple[DataLoader[Any], Any]:
+        """The DataLoader and its first iterator, which has the workers."""
         # fork shares the index and the cache without copying; elsewhere the platform's own way.
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-        return DataLoader(
+        loader = DataLoader(
             self._samples,
             batch_sampler=self._positions,
             num_workers=self._workers,
             collate_fn=collate,
-            timeout=self._timeout,
+            timeout=self._poll,
             worker_init_fn=prepare,
             multiprocessing_context=context,
             generator=torch.Generator().manual_seed(0),  # keeps the global stream where it is
             persistent_workers=True,
         )
+        # torch would answer a worker's death by an exception wherever the main process happens to be; we ask for
+        # it when we wait for a batch, where the file can be named.
+        main = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD) if main else None
+        batches = iter(loader)
+        if main:
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        # Runs before the exit hooks of torch and multiprocessing, which would wait for workers to obey SIGTERM.
+        atexit.register(_end, weakref.ref(batches))
+        return loader, batches
 
     def _failed(self, batches: Any, error: Exception) -> DataError:
         """What the workers were at when one died or hung; and ends them, since they ignore polite signals."""

@@ -74,6 +74,9 @@ class Samples(Dataset[Drawn]):
         if not any(transform.fits for transform in transforms):
             self.transforms.insert(0, Letterbox())
         self.size = size
+        drawn = self._view((40, 30), torch.Generator()).size
+        if drawn != size:
+            raise TorsoError(f"the transforms leave a canvas of {drawn}, the network takes {size}: add center_crop")
         self.seed = seed
         self.shuffle = shuffle
         # What each worker reads right now, in shared memory: a dead or hung worker still tells.
@@ -107,13 +110,7 @@ class Samples(Dataset[Drawn]):
 
         width, height = self.index.sizes[row].tolist()
         generator = generator_of(self.seed, epoch, row)
-        view = View.of((width, height), self.size)
-        for transform in self.transforms:
-            view = transform(view, generator)
-        if view.size != self.size:
-            raise TorsoError(
-                f"the transforms leave a canvas of {view.size}, the network takes {self.size}: add center_crop"
-            )
+        view = self._view((width, height), generator)
         pixels, view = render(self._pixels(row, view), view)
         objects = self.index.objects(row)
         boxes, kept = on_canvas(self.index.boxes[objects], view)
@@ -129,6 +126,12 @@ class Samples(Dataset[Drawn]):
             source_size=(width, height),
             image_label=None if labels is None else int(labels[row]),
         )
+
+    def _view(self, source: tuple[int, int], generator: torch.Generator) -> View:
+        view = View.of(source, self.size)
+        for transform in self.transforms:
+            view = transform(view, generator)
+        return view
 
     def _pixels(self, row: int, view: View) -> Pixels:
         from torso.data.render import load

@@ -55,13 +55,13 @@ class Coco:
         grouped = _grouped(builder, file, content)
         places = _places(root, file, split)
         for number, picture in enumerate(_list(file, content, "images")):
-            entry = _image(builder, file, picture, f"images[{number}]")
-            if entry is None or entry in grouped.done:
+            entry = _image(builder, file, picture, f"images[{number}]", grouped.done)
+            if entry is None:
                 continue
             said = tuple(int(picture.get(key) or 0) for key in ("width", "height"))
             found = _found(places, str(picture["file_name"]))
             size = builder.size_of(found, (said[0], said[1]), file)
-            grouped.done.add(entry)
+            grouped.done[entry] = picture["file_name"]
             if size is None:
                 continue
             builder.image(found, size, entry)
@@ -161,7 +161,7 @@ class _Grouped:
 
     def __init__(self) -> None:
         self.rows: dict[int | str, list[tuple[str, Row]]] = defaultdict(list)
-        self.done: set[int | str] = set()
+        self.done: dict[int | str, str] = {}  # and their files
 
     def report_orphans(self, builder: Builder, file: Path) -> None:
         for image_id, rows in self.rows.items():
@@ -188,8 +188,8 @@ def _grouped(builder: Builder, file: Path, content: Row) -> _Grouped:
     return grouped
 
 
-def _image(builder: Builder, file: Path, row: Any, where: str) -> int | str | None:
-    """The id of an image entry; None (noted) where it cannot be used."""
+def _image(builder: Builder, file: Path, row: Any, where: str, done: dict[int | str, str]) -> int | str | None:
+    """The id of an image entry; None (noted) where it cannot be used or was met before."""
     if (
         not isinstance(row, dict)
         or not isinstance(row.get("id"), int | str)
@@ -202,14 +202,22 @@ def _image(builder: Builder, file: Path, row: Any, where: str) -> int | str | No
             builder.report("malformed row", file, f"{where}.{key}: expected a number, came {row[key]!r}")
             return None
     image_id: int | str = row["id"]
-    return image_id
+    if image_id not in done:
+        return image_id
+    if done[image_id] == row["file_name"]:
+        builder.report("duplicate image", file, f"{where}.id: {image_id} is listed again; counted once")
+    else:
+        message = f"{where}.id: {image_id} is the id of another picture, {done[image_id]}"
+        builder.report("duplicate image id", file, message)
+    return None
 
 
 def _places(root: Path, file: Path, split: str) -> list[Path]:
+    """Folders where the pictures may lie, the likeliest first."""
     stem = file.stem.removeprefix("instances_")
-    near = [root / name for name in (split, stem, "images", f"images/{split}", f"images/{stem}", "JPEGImages", "")]
-    near += [file.parent, file.parent.parent, file.parent / "images", file.parent.parent / "images"]
-    return [place for place in dict.fromkeys(near) if place.is_dir()]
+    names = (split, stem, "images", f"images/{split}", f"images/{stem}", "JPEGImages", "")
+    places = (base / name for base in (root, file.parent, file.parent.parent) for name in names)
+    return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
 def _found(places: list[Path], name: str) -> Path:

@@ -59,8 +59,8 @@ class Yolo:
         if pictures and not any(map(_label_file, pictures)):
             message = f"no picture of {split} has labels; looked for {_label_path(pictures[0])} and so on"
             builder.report("malformed file", description.file, message)
-        if used and min(used) == 1 and len(description.names) > 1:
-            message = "no object has class 0: do these ids start at 1? YOLO's start at 0; nothing was changed"
+        if used and used == set(range(1, len(description.names))):
+            message = "every class but 0 is used: do these ids start at 1? YOLO's start at 0; nothing was changed"
             builder.report("class ids from 1", description.file, message)
         return builder.finish()
 
