@@ -104,6 +104,13 @@ def test_every_file_is_flushed_before_the_name_and_the_name_before_the_pointer(t
     assert touches.index(("rename", "last")) > named + 1
 
 
+def test_flushing_is_really_asked_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.add(os.fstat(handle).st_ino))
+    path = save(tmp_path, 1)
+    assert {each.stat().st_ino for each in (*path.iterdir(), path, tmp_path)} <= flushed
+
+
 @pytest.mark.parametrize("times", [1, MOST])
 def test_the_nth_touch_of_the_disk_fails(tmp_path: Path, times: int) -> None:
     """Once: the second try saves it. From then on always: an error, and the checkpoint before still loads."""

@@ -92,11 +92,16 @@ def test_accumulation_is_a_larger_batch(tmp_path: Path, images: int) -> None:
         assert torch.allclose(value, parts.state_dict()[name], rtol=1e-5, atol=1e-6), name
 
 
-def test_evaluation_leaves_no_trace(tmp_path: Path) -> None:
-    assert train(tmp_path / "a")[0] == train(tmp_path / "b", evaluator=None)[0]
+@pytest.mark.parametrize("ema", [True, False])
+def test_evaluation_leaves_no_trace(tmp_path: Path, ema: bool) -> None:
+    """Neither of one that leaves the model in train mode, nor of an ordinary one, which leaves it in eval mode."""
+    expected = train(tmp_path / "a", evaluator=None, ema=ema)[0]
+    assert train(tmp_path / "b", ema=ema)[0] == expected
+    assert train(tmp_path / "c", ema=ema, evaluator=lambda model: {"AP": 0.0})[0] == expected
 
 
-def test_modes_are_restored_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("leaves", [True, False])
+def test_modes_are_restored_one_by_one(tmp_path: Path, leaves: bool) -> None:
     """A frozen batch norm that the user put into eval mode stays in it."""
 
     class Frozen(TinyModel):
@@ -105,8 +110,13 @@ def test_modes_are_restored_one_by_one(tmp_path: Path) -> None:
             self.backbone[1].eval()
             return self
 
+    def evaluator(model: nn.Module) -> dict[str, float]:
+        for module in model.modules():
+            module.training = leaves
+        return {"AP": 0.0}
+
     model = Frozen()
-    fit(tmp_path, model, TinyLoader(), evaluator=noisy_evaluator)
+    fit(tmp_path, model, TinyLoader(), evaluator=evaluator)
     assert model.training
     assert model.head[0].training
     assert not model.backbone[1].training
