@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from torso.config import DataError
 from torso.data.index import Index
-from torso.data.samples import Loaded, Samples, collate
+from torso.data.samples import Loaded, Samples
 from torso.data.transforms import Transform
 from torso.data.workers import prepare
 from torso.structures import Batch
@@ -117,7 +117,7 @@ class Loader:
     def _batches(self) -> Iterator[Loaded]:
         if not self._workers:
             for keys in list(self._positions):
-                yield collate([self._samples[key] for key in keys])
+                yield self._samples.batch(keys)
             return
         if self._loader is None:
             self._samples.fill_cache()
@@ -150,7 +150,7 @@ class Loader:
             self._samples,
             batch_sampler=self._positions,
             num_workers=self._workers,
-            collate_fn=collate,
+            collate_fn=_as_it_is,
             timeout=self._poll,
             worker_init_fn=prepare,
             multiprocessing_context=context,
@@ -178,6 +178,11 @@ class Loader:
             f"{self.index.root}: a loader worker died or hung ({str(error).splitlines()[0]}); "
             f"being read: {files}. Check these files, or run with workers=0 to see the failure itself"
         )
+
+
+def _as_it_is(loaded: Any) -> Any:
+    """The samples come as a batch already."""
+    return loaded
 
 
 def _end(reference: weakref.ref[Any], kill: bool = False) -> None:

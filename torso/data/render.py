@@ -11,16 +11,23 @@ import numpy as np
 from torso.data.decode import Pixels, decode
 from torso.data.views import Matrix, View, inverse, scaling, shifting
 
+_AVERAGE = 1.5  # shrink factor from which on pixels are averaged
+
 
 def load(path: Path, view: View) -> Pixels:
     """Decodes a picture, inside the JPEG decoder as small as the view allows without losing detail."""
     return decode(path, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow)
 
 
-def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Pixels at another size (width, height): averaged where it shrinks, else bilinear."""
-    shrinks = size[0] <= pixels.shape[1] and size[1] <= pixels.shape[0]
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
+def resized(pixels: Pixels, size: tuple[int, int], into: Pixels | None = None) -> Pixels:
+    """Pixels at another size (width, height), written into an array of that size where one is given.
+
+    Bilinear sampling reads 2x2 pixels and is up to six times faster than averaging, which takes over where
+    bilinear sampling begins to skip pixels.
+    """
+    shrinks = min(pixels.shape[1] / size[0], pixels.shape[0] / size[1])
+    method = cv2.INTER_AREA if shrinks > _AVERAGE else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, dst=into, interpolation=method), np.uint8)
 
 
 def shrunk(pixels: Pixels, view: View) -> Pixels:
@@ -31,12 +38,13 @@ def shrunk(pixels: Pixels, view: View) -> Pixels:
     return resized(pixels, (width, height))
 
 
-def render(pixels: Pixels, view: View) -> tuple[Pixels, View]:
+def render(pixels: Pixels, view: View, into: Pixels | None = None) -> tuple[Pixels, View]:
     """Draws a decoded picture the way a view says.
 
     Args:
         pixels: ``[h, w, 3]`` uint8, the whole source picture; it may have been decoded smaller than it is.
         view: what is to be done; its matrix maps full-size source pixels to the canvas.
+        into: the canvas to draw on, ``[H, W, 3]`` uint8; a new one when None.
 
     Returns:
         The canvas ``[H, W, 3]`` uint8 and the view as it was really drawn: without rotation or shear the crop is
@@ -45,7 +53,8 @@ def render(pixels: Pixels, view: View) -> tuple[Pixels, View]:
     height, width = pixels.shape[:2]
     decoded = scaling(view.source[0] / width, view.source[1] / height)  # decoded -> source
     matrix = view.matrix @ decoded
-    canvas = np.full((view.size[1], view.size[0], 3), view.fill, np.uint8)
+    canvas = np.empty((view.size[1], view.size[0], 3), np.uint8) if into is None else into
+    canvas[:] = view.fill
     if matrix[0, 1] == 0 and matrix[1, 0] == 0:
         matrix = _place(pixels, matrix, canvas)
     else:
@@ -63,13 +72,16 @@ def _place(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
     if x is None or y is None:
         return matrix
     (sx0, sx1, dx0, dx1), (sy0, sy1, dy0, dy1) = x, y
-    part = pixels[sy0:sy1, sx0:sx1]
-    size = (dx1 - dx0, dy1 - dy0)
+    part, place = pixels[sy0:sy1, sx0:sx1], canvas[dy0:dy1, dx0:dx1]
+    size, flips = (dx1 - dx0, dy1 - dy0), (bool(matrix[0, 0] < 0), bool(matrix[1, 1] < 0))
     if size != (sx1 - sx0, sy1 - sy0):
-        part = resized(part, size)
-    canvas[dy0:dy1, dx0:dx1] = part[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
-    a, c = _line(sx0, sx1, dx0, dx1, matrix[0, 0] < 0)
-    e, f = _line(sy0, sy1, dy0, dy1, matrix[1, 1] < 0)
+        part = resized(part, size, None if any(flips) else place)
+    if any(flips):
+        cv2.flip(part, {(True, False): 1, (False, True): 0, (True, True): -1}[flips], dst=place)
+    elif part is not place:
+        place[:] = part
+    a, c = _line(sx0, sx1, dx0, dx1, flips[0])
+    e, f = _line(sy0, sy1, dy0, dy1, flips[1])
     return np.array([[a, 0.0, c], [0.0, e, f], [0.0, 0.0, 1.0]])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from torso.config import TorsoError
@@ -24,24 +26,15 @@ _TRIES = 16  # replacements of a damaged picture before the slot is given up
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture as the network takes it."""
+    """What a picture shows as the network takes it; its pixels are in the batch already."""
 
     row: int
-    pixels: Pixels  # [H, W, 3]
     boxes: Boxes  # [n, 4] xyxy pixels of the canvas
     labels: NDArray[np.int64]  # [n]
     ignore: NDArray[np.bool_]  # [n]
     to_source: Matrix  # [3, 3]
     source_size: tuple[int, int]
     image_label: int | None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What a position of an epoch gave: a sample or none, and what could not be read on the way."""
-
-    sample: Sample | None
-    skipped: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -52,8 +45,8 @@ class Loaded:
     skipped: list[tuple[int, str]]
 
 
-class Samples(Dataset[Drawn]):
-    """Samples by (epoch, position); lives in the workers."""
+class Samples(Dataset[Loaded]):
+    """Batches by (epoch, position) of each picture; lives in the workers."""
 
     def __init__(
         self,
@@ -85,23 +78,41 @@ class Samples(Dataset[Drawn]):
         self._cache: dict[int, Pixels] | None = None
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
-    def __getitem__(self, key: tuple[int, int]) -> Drawn:
-        epoch, position = key
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Loaded:
+        """What a DataLoader calls for the keys of a batch."""
+        return self.batch(keys)
+
+    def batch(self, keys: Sequence[tuple[int, int]]) -> Loaded:
+        """A batch; each picture is drawn straight into its place there, in shared memory where it has to travel."""
+        width, height = self.size
+        images = _empty(len(keys), height, width, 3)
+        canvases = images.numpy()
+        samples: list[Sample] = []
+        skipped: list[tuple[int, str]] = []
+        for epoch, position in keys:
+            sample = self._drawn(epoch, position, canvases[len(samples)], skipped)
+            if sample is not None:
+                samples.append(sample)
+        if not samples:
+            return Loaded(None, skipped)
+        return Loaded(_batch(images[: len(samples)], samples), skipped)
+
+    def _drawn(self, epoch: int, position: int, canvas: Pixels, skipped: list[tuple[int, str]]) -> Sample | None:
+        """The sample at a position of an epoch; None where its picture cannot be read, which is noted."""
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, order(len(self.index), self.seed, epoch, self.shuffle)
         rows = self._order[1]
-        skipped: list[tuple[int, str]] = []
         # A damaged picture is replaced by the next one of the same order: still a pure function of the key.
         for step in range(_TRIES if self.shuffle else 1):
             row = int(rows[(position + step) % len(rows)])
             try:
-                return Drawn(self.sample(row, epoch), skipped)
+                return self.sample(row, epoch, canvas)
             except DecodeError as error:
                 skipped.append((row, error.reason))
-        return Drawn(None, skipped)
+        return None
 
-    def sample(self, row: int, epoch: int) -> Sample:
-        """The sample of a row in an epoch.
+    def sample(self, row: int, epoch: int, canvas: Pixels) -> Sample:
+        """The sample of a row in an epoch, its picture drawn on the canvas ``[H, W, 3]``.
 
         Raises:
             DecodeError: the picture cannot be read.
@@ -111,14 +122,13 @@ class Samples(Dataset[Drawn]):
         width, height = self.index.sizes[row].tolist()
         generator = generator_of(self.seed, epoch, row)
         view = self._view((width, height), generator)
-        pixels, view = render(self._pixels(row, view), view)
+        _, view = render(self._pixels(row, view), view, canvas)
         objects = self.index.objects(row)
         boxes, kept = on_canvas(self.index.boxes[objects], view)
         ignore = self.index.difficult[objects] | self.index.crowd[objects]
         labels = self.index.image_labels
         return Sample(
             row=row,
-            pixels=pixels,
             boxes=boxes[kept],
             labels=self.index.labels[objects][kept],
             ignore=ignore[kept],
@@ -167,24 +177,29 @@ class Samples(Dataset[Drawn]):
             self._cache[row] = pixels
 
 
-def collate(drawn: Sequence[Drawn]) -> Loaded:
-    """A batch whose objects are padded to a common number, a multiple of eight."""
-    skipped = [entry for one in drawn for entry in one.skipped]
-    samples = [one.sample for one in drawn if one.sample is not None]
-    if not samples:
-        return Loaded(None, skipped)
-    images = torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2)  # no copy
-    batch = Batch(
-        images=images,
+def _empty(*shape: int) -> Tensor:
+    """A uint8 tensor; in a worker in shared memory, or it would be copied there afterwards."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    empty = torch.empty(0, dtype=torch.uint8)
+    empty.set_(storage, 0, shape)  # type: ignore[call-overload]
+    return empty
+
+
+def _batch(images: Tensor, samples: Sequence[Sample]) -> Batch:
+    """Pictures ``[B, H, W, 3]`` and their samples as a batch."""
+    return Batch(
+        images=images.permute(0, 3, 1, 2),  # no copy: channels-last
         targets=_targets(samples),
         index=torch.tensor([sample.row for sample in samples]),
         to_source=torch.from_numpy(np.stack([sample.to_source for sample in samples])),
         source_size=torch.tensor([sample.source_size for sample in samples]),
     )
-    return Loaded(batch, skipped)
 
 
 def _targets(samples: Sequence[Sample]) -> Targets:
+    """What they show, padded to a common number of objects, a multiple of eight."""
     classes = [sample.image_label for sample in samples if sample.image_label is not None]
     if classes:
         return Targets.of_classes(torch.tensor(classes))

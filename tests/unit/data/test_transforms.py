@@ -54,6 +54,7 @@ def theirs(transform: torch.nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, 
     return image.permute(1, 2, 0).numpy(), boxes.numpy()
 
 
+@pytest.mark.part("transform/vertical_flip")
 @pytest.mark.part("transform/horizontal_flip")
 @pytest.mark.parametrize(
     ("ours", "other"),
@@ -94,6 +95,7 @@ def test_shrinking_averages_like_torch() -> None:
     assert np.abs(boxes - BOXES / 3).max() < 1e-9
 
 
+@pytest.mark.part("transform/center_crop")
 @pytest.mark.part("transform/resize")
 @pytest.mark.parametrize("shape", [(101, 64), (64, 101), (300, 200), (50, 50)])
 def test_short_side_and_crop_equal_torchvision(shape: tuple[int, int]) -> None:
@@ -105,6 +107,7 @@ def test_short_side_and_crop_equal_torchvision(shape: tuple[int, int]) -> None:
     assert np.abs(boxes - expected_boxes).max() < 0.51  # we snap the crop to whole pixels of the source
 
 
+@pytest.mark.part("transform/affine")
 def test_affine_equals_torchvision() -> None:
     pixels = smooth(60, 44)
     transform = Affine(scale=(1.3, 1.3), shift=0.0, rotation=25.0)
@@ -125,6 +128,7 @@ def uniform_after(seed: int, *, low: float, high: float, skip: int) -> float:
     return uniform(generator, low, high)
 
 
+@pytest.mark.part("transform/random_resized_crop")
 def test_a_random_crop_lies_inside_and_has_the_asked_area_and_ratio() -> None:
     transform = RandomResizedCrop((0.2, 0.6), (0.5, 2.0))
     for seed in range(200):
@@ -154,6 +158,7 @@ def test_normalize_equals_torchvision(dtype: torch.dtype) -> None:
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.part("transform/color")
 def test_brightness_and_saturation_equal_torchvision() -> None:
     pixels = smooth(30, 20)
     image = torch.from_numpy(pixels).permute(2, 0, 1)
