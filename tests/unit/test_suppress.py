@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torso.boxes.suppress import BLOCK, NMS, SUPPRESSORS, BatchedNMS, Threshold, best, candidates, first
+from torso.boxes.candidates import best, candidates, first
+from torso.boxes.suppress import BLOCK, NMS, SUPPRESSORS, BatchedNMS, Threshold
 from torso.structures import Detections
 
 
@@ -253,8 +254,10 @@ def dense(batch: int, priors: int, classes: int = 3) -> tuple[Tensor, Tensor]:
 @pytest.mark.part("suppress/nms")
 @pytest.mark.part("suppress/batched_nms")
 @pytest.mark.part("suppress/threshold")
+@pytest.mark.parametrize("block", [BLOCK, 32], ids=["one", "blocks"])
 @pytest.mark.parametrize("name", list(SUPPRESSORS))
-def test_exports_for_any_batch_and_size(name):
+def test_exports_for_any_batch_and_size(name, block, monkeypatch):
+    monkeypatch.setattr("torso.boxes.suppress.BLOCK", block)
     part = Answer(SUPPRESSORS[name](max_detections=30))
     batch, priors = torch.export.Dim("batch", min=1), torch.export.Dim("priors", min=18)
     shapes = ({0: batch, 1: priors}, {0: batch, 1: priors})
@@ -265,8 +268,10 @@ def test_exports_for_any_batch_and_size(name):
 
 
 @pytest.mark.part("suppress/nms")
+@pytest.mark.parametrize("block", [BLOCK, 32], ids=["one", "blocks"])
 @pytest.mark.parametrize("name", list(SUPPRESSORS))
-def test_compiles_as_one_graph(name):
+def test_compiles_as_one_graph(name, block, monkeypatch):
+    monkeypatch.setattr("torso.boxes.suppress.BLOCK", block)
     part, inputs = Answer(SUPPRESSORS[name](max_detections=30)), dense(2, 90)
     compiled = torch.compile(part, fullgraph=True, backend="aot_eager")
     for one, other in zip(compiled(*inputs), part(*inputs), strict=True):

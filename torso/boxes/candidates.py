@@ -1,0 +1,81 @@
+"""From what a head says at every prior to a fixed number of candidates, and the choosing that takes.
+
+Of equal scores the first in memory wins, everywhere here: ``topk`` leaves that open, and runtimes differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def candidates(
+    scores: Tensor,
+    boxes: Tensor,
+    counts: Sequence[int],
+    threshold: float = 0.05,
+    topk: int = 1000,
+    total: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (prior, class) pairs of each level, as a fixed number of boxes: the input of a suppressor.
+
+    Args:
+        scores: ``[B, P, C]`` in 0..1.
+        boxes: ``[B, P, 4]`` decoded boxes.
+        counts: priors of each level; sums to P.
+        threshold: what a score has to exceed.
+        topk: pairs kept of each level.
+        total: pairs kept of all levels together; None keeps ``topk`` of each.
+
+    Returns:
+        ``boxes [B, K, 4]``, ``scores [B, K]``, ``labels [B, K]`` with K = levels * topk (or ``total`` if that is
+        fewer). Padding has score 0.
+    """
+    batch, _, classes = scores.shape
+    # The best pairs lie at the best priors: with these alone, the large tensor is read only once.
+    prior, real = _best_priors(scores.amax(dim=-1), counts, topk)  # [B, L * topk]
+    pairs = rows(scores, prior)  # [B, L * topk, C]
+    pairs = torch.where(real.unsqueeze(-1) & (pairs > threshold), pairs, 0.0).reshape(-1, topk * classes)  # [B * L, ..]
+    pair = best(pairs, topk)  # [B * L, topk]
+    prior = prior.reshape(-1, topk).gather(1, pair // classes).reshape(batch, -1)
+    found = rows(boxes, prior), pairs.gather(1, pair).reshape(batch, -1), (pair % classes).reshape(batch, -1)
+    if total is None or total >= topk * len(counts):
+        return found
+    keep = best(found[1], total)
+    return rows(found[0], keep), found[1].gather(1, keep), found[2].gather(1, keep)
+
+
+def _best_priors(peaks: Tensor, counts: Sequence[int], topk: int) -> tuple[Tensor, Tensor]:
+    """The ``topk`` best priors of each level by ``peaks [B, P]``: ``[B, L * topk]``, and which of them are real."""
+    found, start = [], 0
+    for count, level in zip(counts, torch.split(peaks, list(counts), 1), strict=True):
+        # A level of a small picture may hold fewer than topk priors; sizes must not depend on it.
+        place = best(F.pad(level, (0, topk)), topk)
+        found.append(torch.where(place < count, place + start, -1))
+        start += count
+    prior = torch.cat(found, dim=1)
+    return prior.clamp(min=0), prior >= 0
+
+
+def best(scores: Tensor, topk: int) -> Tensor:
+    """Where the ``topk`` largest of ``scores [B, N]`` are, by memory, the first of equals winning: ``[B, topk]``."""
+    last = scores.topk(topk, dim=1).values[:, -1:]
+    above, equal = scores > last, scores == last
+    room = topk - above.sum(dim=1, keepdim=True)
+    return first(above | (equal & (equal.cumsum(dim=1) <= room)), topk)
+
+
+def first(mask: Tensor, count: int) -> Tensor:
+    """Where the first ``count`` True of ``mask [B, N]`` are: ``[B, count]``; N where there are fewer."""
+    batch, length = mask.shape
+    place = (mask.cumsum(dim=1) - 1).where(mask, count).clamp(max=count)  # the last column takes what is not wanted
+    where = torch.arange(length, device=mask.device).expand(batch, -1)
+    return where.new_full((batch, count + 1), length).scatter(1, place, where)[:, :count]
+
+
+def rows(values: Tensor, index: Tensor) -> Tensor:
+    """``values [B, N, D]`` at ``index [B, K]``: ``[B, K, D]``."""
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
