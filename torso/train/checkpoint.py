@@ -30,7 +30,7 @@ from torch import Tensor
 from torso import __version__
 from torso.config import ModelError, TorsoError
 from torso.train import disk
-from torso.train.foreign import safe_load
+from torso.weights import safe_load
 
 __all__ = ["best", "latest_valid", "load", "mark_best", "safe_load", "save", "verify", "weights"]
 

@@ -39,7 +39,7 @@ def refused(path) -> str:
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    assert f"no weight file {tmp_path / 'none.pth'}" in refused(tmp_path / "none.pth")
+    assert str(tmp_path / "none.pth") in refused(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize("name", ["text.pth", "text.safetensors"])
