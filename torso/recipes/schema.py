@@ -28,8 +28,8 @@ def recipe_schema() -> Json:
         else:
             properties[name] = {"type": "object", **_arguments(section, False, used)}
     definitions: Json = {}
-    while todo := [part for part in used if _key(part) not in definitions]:
-        for part in sorted(todo, key=_key):
+    while pending := [part for part in used if _key(part) not in definitions]:
+        for part in sorted(pending, key=_key):
             definitions[_key(part)] = _role(part, used)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

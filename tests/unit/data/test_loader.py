@@ -54,6 +54,7 @@ def index(tmp_path: Path) -> Index:
     return small_index(tmp_path)
 
 
+@pytest.mark.part("train/collate")
 def test_a_batch_is_what_the_structures_say(index: Index) -> None:
     batch = next(loader(index, transforms=(), shuffle=False).epoch(0))
     assert batch.images.shape == (4, 3, 32, 64)
@@ -80,6 +81,7 @@ def test_pixels_reach_the_network_as_they_are(index: Index) -> None:
     assert np.array_equal(batch.images[2].permute(1, 2, 0), noise(48, 32, seed=2))
 
 
+@pytest.mark.part("train/loader")
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_change_nothing(index: Index, workers: int) -> None:
     alone, together = loader(index), loader(index, workers=workers)
