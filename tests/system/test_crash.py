@@ -59,9 +59,13 @@ class Witness(Trick):
 def run_in_child(folder: Path, workers: int, die_at: int) -> None:
     """One life of a run: from where the last one ended to the end, if it is let."""
     os.setsid()  # a process group of its own, with its workers
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # while the run does not listen yet, and when it has ended
+    multiprocessing.set_start_method("fork", force=True)  # the workers; a server between would be in the group too
     torch.set_num_threads(1)
     if die_at:
         disk.probe = _Deadly(die_at)
+    torch.manual_seed(7)  # the same weights to begin with in every first life
     model = Recording()
     tricks = [Witness(model, folder / "seen.jsonl")]
     (folder / f"started-{os.getpid()}").touch()
@@ -180,7 +184,7 @@ def test_a_signal_to_the_whole_group(tmp_path: Path, straight: Path, number: sig
     for _ in range(2):
         started = len(list(tmp_path.glob("started-*")))
         ended = live(tmp_path, after(chance.uniform(0.05, 0.5), number, group=True), workers=2)
-        assert ended in (code, 0, -number, 1)  # saved; was done; had not begun to listen
+        assert ended in (code, 0)  # saved, or was done; never "a worker exited unexpectedly"
         assert len(list(tmp_path.glob("started-*"))) == started + 1
         assert_loads(tmp_path)
         if ended == code:

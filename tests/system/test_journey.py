@@ -89,6 +89,8 @@ def test_predictions_are_coco_results_in_original_pixels(
         assert 0 <= y <= y + height <= 96
         assert set(row) == {"image_id", "category_id", "bbox", "score"}
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
+    own = answer(capsys, "predict", str(run), str(pictures[0]), "--out", str(tmp_path / "own"))["predictions"]
+    assert {row["image_id"] for row in own} == {pictures[0].stem}, "a picture of the data set keeps its id"
 
 
 def test_a_finished_run_is_not_trained_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from torso.data.loader import Loader
 from torso.evaluate.predictions import Predictions, collect
 from torso.recipes.artifact import Artifact, load
 from torso.recipes.judge import write_json
-from torso.recipes.sources import judging_loader, pictures
+from torso.recipes.sources import judging_loader, known_ids, pictures
 
 
 def predict(
@@ -31,11 +31,13 @@ def predict(
 
     Returns:
         ``out``, ``images``, ``skipped`` (pictures that could not be read, with reasons) and ``predictions``: rows of
-        a COCO results file, with the path of the picture as image id, original category ids and original pixels.
+        a COCO results file: original category ids and pixels; the image id is the original one of a picture of the
+        data the model was trained on, and the path of any other.
     """
     artifact = load(path)
     data = artifact.recipe.data.build()
-    index = pictures(inputs, artifact.config["task"], artifact.classes, tuple(artifact.config["class_ids"]))
+    ids = tuple(artifact.config["class_ids"])
+    index = pictures(inputs, artifact.config["task"], artifact.classes, ids, known_ids(data))
     loader: Loader = judging_loader({**data, "workers": 0}, index)
     found = collect(artifact.model.predict, loader)
     if threshold is not None and found.probabilities is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,18 @@ def judging_loader(data: dict[str, Any], index: Index) -> Loader:
     return Loader(index, list(data["resize"]), size=size_of(data), batch=data["batch"], workers=data["workers"])
 
 
+def known_ids(data: dict[str, Any]) -> dict[str, int | str]:
+    """Path of a picture -> its original id, for the pictures of the recipe's own data; empty where that is not here."""
+    known: dict[str, int | str] = {}
+    for split in (data["train"], data["val"]):
+        try:
+            index = open_index(locate(data["path"]), split, format=data["format"])
+        except DataError:
+            continue
+        known |= {str(index.file(row).absolute()): image for row, image in enumerate(index.image_ids)}
+    return known
+
+
 def _size(path: str) -> tuple[int, int]:
     """Width and height, upright; what cannot be read has none, and is named when its turn to be read comes."""
     try:
@@ -89,8 +101,16 @@ def _size(path: str) -> tuple[int, int]:
         return 1, 1
 
 
-def pictures(inputs: Sequence[str], task: str, classes: tuple[str, ...], class_ids: tuple[int, ...]) -> Index:
+def pictures(
+    inputs: Sequence[str],
+    task: str,
+    classes: tuple[str, ...],
+    class_ids: tuple[int, ...],
+    ids: Mapping[str, int | str],
+) -> Index:
     """Pictures without labels as an index; folders are searched, a file is taken whatever its name.
+
+    The id of a picture is that of ``ids`` (path -> id), or else its path.
 
     Raises:
         DataError: a path that is not there, or nothing that looks like a picture.
@@ -113,7 +133,7 @@ def pictures(inputs: Sequence[str], task: str, classes: tuple[str, ...], class_i
         root=Path("/"),
         paths=paths,
         sizes=np.array([_size(path) for path in paths], dtype=np.int32),
-        image_ids=list(paths),
+        image_ids=[ids.get(path, path) for path in paths],
         boxes=np.zeros((0, 4)),
         labels=np.zeros(0, dtype=np.int64),
         offsets=np.zeros(count + 1, dtype=np.int64),
