@@ -189,7 +189,7 @@ def _finish(work: _Work, run: RunFolder, log: Log, loader: Any, seconds: float) 
     if skipped:
         write_json(run.path / "skipped.json", [{"path": path, "reason": reason} for path, reason in skipped])
         log.say(f"{len(skipped)} pictures could not be read and were left out: {run.path / 'skipped.json'}")
-    write_report(run, artifact, loader, work.val_index, found, result, minutes=f"{seconds / 60:.1f}")
+    write_report(run, artifact, loader, work.val_index, found, result, training=f"{seconds / 60:.1f} min")
     log.say(f"report   {run.report}")
     shown = threshold if threshold is not None else None
     return {"run": str(run.path), "seconds": round(seconds, 1), "metrics": marks["summary"], "threshold": shown}
