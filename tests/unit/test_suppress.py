@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,14 @@ from torch import Tensor
 from torso.boxes.candidates import best, candidates, first
 from torso.boxes.suppress import BLOCK, NMS, SUPPRESSORS, BatchedNMS, Threshold
 from torso.structures import Detections
+
+
+@pytest.fixture(autouse=True, scope="module", params=[False, True], ids=["own", "torchvision"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Outside of a graph there are two ways to the answer; everything here holds for both."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torso.boxes.suppress._torchvision_is_here", lambda: request.param)
+        yield
 
 
 def greedy(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float, per_class: bool) -> list[int]:
@@ -272,6 +282,7 @@ def test_exports_for_any_batch_and_size(name, block, monkeypatch):
 @pytest.mark.parametrize("name", list(SUPPRESSORS))
 def test_compiles_as_one_graph(name, block, monkeypatch):
     monkeypatch.setattr("torso.boxes.suppress.BLOCK", block)
+    torch.compiler.reset()  # one function is compiled eight times at most
     part, inputs = Answer(SUPPRESSORS[name](max_detections=30)), dense(2, 90)
     compiled = torch.compile(part, fullgraph=True, backend="aot_eager")
     for one, other in zip(compiled(*inputs), part(*inputs), strict=True):

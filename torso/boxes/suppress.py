@@ -7,11 +7,13 @@ its input.
 Greedy non-maximum suppression is written as a fixed point, because its loop over boxes would neither batch nor export:
 of boxes sorted by score, a box stays if no earlier box that stays beats it. Starting with all boxes alive and applying
 that sentence to all of them at once, the first t boxes are settled for good after t rounds; in practice a few rounds
-settle all. The answer is the greedy one, exactly.
+settle all. The answer is the greedy one, exactly. Outside of a graph torchvision's loop takes over where it has been
+imported anyway (timm does so): it is faster where boxes crowd, and it gives the same answer.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,8 +26,8 @@ from torso.boxes.candidates import candidates, first, rows
 from torso.boxes.overlap import pairwise_iou
 from torso.structures import Detections
 
-# Candidates settled together: their overlaps are a matrix of B x BLOCK x BLOCK, whatever the number of candidates.
-BLOCK = 1024
+# Candidates settled together. Their overlaps are a matrix of B x BLOCK x BLOCK, which should stay in the cache.
+BLOCK = 256
 
 Carry = tuple[Tensor, ...]
 
@@ -63,6 +65,8 @@ class NMS(nn.Module):
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         """The answer among ``boxes [B, K, 4]`` with ``scores [B, K]`` (padding: 0) and ``labels [B, K]``."""
         boxes, scores, labels = _by_score(boxes, scores, labels)
+        if _torchvision_is_here() and not torch.compiler.is_compiling():
+            return self._by_torchvision(boxes, scores, labels)
         nothing = _padded(boxes[:, :0], scores[:, :0], labels[:, :0], self.max_detections)
         if scores.shape[1] <= BLOCK:
             return _detections(*self._extend(nothing, boxes, scores, labels))
@@ -99,6 +103,35 @@ class NMS(nn.Module):
             # Shifting each class to its own place, as is usual, rounds the coordinates and so the overlaps.
             over = over & (labels.unsqueeze(2) == other_labels.unsqueeze(1))
         return over
+
+    def _by_torchvision(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+        """The answer among candidates sorted by score."""
+        alive = torch.zeros_like(scores, dtype=torch.bool)
+        for picture, real in enumerate((scores > 0).sum(dim=1).tolist()):
+            # What stays of the best candidates does not depend on the others: a full answer needs no more of them.
+            count = min(4 * BLOCK, real)
+            while True:
+                kept = self._kept(boxes[picture, :count], scores[picture, :count], labels[picture, :count])
+                if count == real or len(kept) >= self.max_detections:
+                    break
+                count = min(8 * count, real)
+            alive[picture, kept] = True
+        return _detections(*_padded(boxes, scores * alive, labels, self.max_detections))
+
+    def _kept(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Which of the sorted boxes of one picture stay."""
+        from torchvision.ops import nms
+
+        if boxes.dtype != torch.float64:
+            boxes = boxes.float()
+        limit = self.overlap if boxes.dtype == torch.float64 else self._overlap_float32
+        classes = [(labels == label).nonzero()[:, 0] for label in torch.unique(labels)] if self.per_class else [slice(None)]
+        alive = torch.zeros_like(scores, dtype=torch.bool)
+        for rows_of_class in classes:
+            of_class = torch.zeros_like(scores[rows_of_class], dtype=torch.bool)
+            of_class[nms(boxes[rows_of_class], scores[rows_of_class], limit)] = True
+            alive[rows_of_class] = of_class
+        return alive.nonzero()[:, 0]
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
@@ -143,9 +176,13 @@ class Threshold(nn.Module):
         return f"max_detections={self.max_detections}, score={self.score}"
 
 
+def _torchvision_is_here() -> bool:
+    return "torchvision" in sys.modules  # importing it for this alone would cost as much as importing torch
+
+
 def _by_score(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # Stable: of equal scores the first stays the first, as in torchvision.
-    scores, order = scores.clamp(min=0).sort(dim=1, descending=True, stable=True)
+    # Stable: of equal scores the first stays the first, as in torchvision. NaN is no score.
+    scores, order = torch.where(scores > 0, scores, 0.0).sort(dim=1, descending=True, stable=True)
     return rows(boxes, order), scores, labels.gather(1, order)
 
 
