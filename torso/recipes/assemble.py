@@ -16,6 +16,7 @@ from torso.config import ModelError, Role, Spec
 from torso.criteria.classify import ClassifyCriterion
 from torso.criteria.dense import DenseCriterion
 from torso.models import Classifier, Detector
+from torso.train.optim import groups
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -185,6 +186,18 @@ def training(
         device: ``cpu``, ``cuda``, or ``auto``.
     """
     return dict(locals())
+
+
+def parameter_groups(settings: dict[str, Any], model: nn.Module) -> list[dict[str, Any]]:
+    """The optimizer's parameter groups for a model, from the built ``train`` section."""
+    rule: Spec = settings["optimizer"]
+    return groups(
+        model,
+        lr=rule.args["lr"],
+        weight_decay=rule.args.get("weight_decay", 0.0),
+        backbone_factor=settings["backbone_factor"],
+        decay_norm_bias=settings["decay_norm_bias"],
+    )
 
 
 FAMILIES: dict[str, Callable[..., nn.Module]] = {"detector": detector, "classifier": classifier}

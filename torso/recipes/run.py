@@ -15,6 +15,7 @@ from torso.config import DataError, ModelError
 from torso.data import Index
 from torso.recipes.answer import predict
 from torso.recipes.artifact import Artifact, describe, load, read_config, weights
+from torso.recipes.assemble import parameter_groups
 from torso.recipes.judge import check_task, evaluate, judge, write_json, write_report
 from torso.recipes.recipe import Recipe
 from torso.recipes.ship import export
@@ -23,7 +24,6 @@ from torso.recipes.sources import judging_loader, locate, open_split, training_l
 from torso.train import checkpoint
 from torso.train.engine import fit
 from torso.train.log import Log
-from torso.train.optim import groups
 from torso.train.run_folder import RunFolder
 from torso.train.seed import seed_everything
 
@@ -134,16 +134,7 @@ def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict
     loader = training_loader(work.data, work.train_index, settings["seed"])
     judging = judging_loader(work.data, work.val_index)
     model = work.model.to(work.device)
-    update = settings["optimizer"]
-    optimizer = update.build(
-        params=groups(
-            model,
-            lr=update.args["lr"],
-            weight_decay=update.args.get("weight_decay", 0.0),
-            backbone_factor=settings["backbone_factor"],
-            decay_norm_bias=settings["decay_norm_bias"],
-        )
-    )
+    optimizer = settings["optimizer"].build(params=parameter_groups(settings, model))
     fit(
         model,
         loader,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from torso.config import DataError, Spec
 from torso.recipes.artifact import read_config, without_weights
+from torso.recipes.assemble import parameter_groups
 from torso.recipes.recipe import Recipe
 from torso.recipes.sources import open_split
 
@@ -22,7 +24,8 @@ def show(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         overrides: ``key=value`` changes.
 
     Returns:
-        ``name``, ``recipe`` (tree), ``yaml``, ``parts`` and ``parameters`` (section -> count; built on ``meta``).
+        ``name``, ``recipe`` (tree), ``yaml``, ``parts``, ``parameters`` (section -> count; built on ``meta``) and the
+        optimizer's ``groups``.
     """
     folder = Path(target)
     classes: int | None = None
@@ -47,7 +50,22 @@ def show(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "num_classes": classes,
         "parts": [describe_part(spec) for spec in specs(recipe.model)],
         "parameters": {name: count for name, count in parameters.items() if count},
+        "groups": update_groups(recipe, model),
     }
+
+
+def update_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
+    """What the optimizer does with which parameters, a row a group; frozen ones are in none."""
+    return [
+        {
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+            "tensors": len(group["params"]),
+            "parameters": sum(parameter.numel() for _, parameter in group["params"]),
+            "first": group["params"][0][0],
+        }
+        for group in parameter_groups(recipe.train.build(), model)
+    ]
 
 
 def count_classes(recipe: Recipe) -> int:
