@@ -61,7 +61,6 @@ def run_in_child(folder: Path, workers: int, die_at: int) -> None:
     os.setsid()  # a process group of its own, with its workers
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # while the run does not listen yet, and when it has ended
-    multiprocessing.set_start_method("fork", force=True)  # the workers; a server between would be in the group too
     torch.set_num_threads(1)
     if die_at:
         disk.probe = _Deadly(die_at)
@@ -102,8 +101,28 @@ def live(folder: Path, end: Callable[[int], None] | None = None, *, workers: int
             time.sleep(0.002)
         end(child.pid)
     child.join(60)
-    assert child.exitcode is not None, "it hangs"
+    try:
+        assert child.exitcode is not None, "it hangs"
+        assert_nobody_is_left(child.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
     return child.exitcode
+
+
+def assert_nobody_is_left(group: int) -> None:
+    """No worker outlives its run by more than ten seconds. (A zombie answers a signal, so the state is read.)"""
+    alive: list[str] = []
+    for _ in range(200):
+        states = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                states.append(path.read_text().rpartition(")")[2].split())
+        alive = [state for state, _, of, *_ in states if of == str(group) and state not in "ZX"]
+        if not alive:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{len(alive)} processes are left of group {group}")
 
 
 def assert_loads(folder: Path) -> None:

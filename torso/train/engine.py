@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -159,21 +159,22 @@ def _epoch(job: _Job, state: State, evaluate_every: int, best: str) -> dict[str,
 
 def _train(job: _Job, state: State) -> None:
     """All optimizer steps that an epoch still owes."""
-    batches = _batches(job.loader, state)
     begun = time.monotonic()
-    while state.position < state.batches:
-        due = (state.step + 1) % job.log_every == 0
-        row = _step(job, state, batches, due)
-        loss = sum(row["losses"].values())
-        job.log.step(epoch=state.epoch, step=state.step, loss=loss)
-        if due:
-            row = {"step": state.step, "epoch": state.epoch + 1, "loss": loss, "lr": state.rate, **row}
-            job.run.add_metrics(row | {"seconds": round(time.monotonic() - begun, 3)})
-        if job.stop.requested is not None:
-            job.snapshots.save()
-            raise job.stop.exception(f"after step {state.step} of {state.total_steps}")
-        if job.save_every and state.step % job.save_every == 0:
-            job.snapshots.save()
+    # Closed however training ends: workers that ignore SIGTERM would keep the process from ending.
+    with closing(_batches(job, state)) as batches:
+        while state.position < state.batches:
+            due = (state.step + 1) % job.log_every == 0
+            row = _step(job, state, batches, due)
+            loss = sum(row["losses"].values())
+            job.log.step(epoch=state.epoch, step=state.step, loss=loss)
+            if due:
+                row = {"step": state.step, "epoch": state.epoch + 1, "loss": loss, "lr": state.rate, **row}
+                job.run.add_metrics(row | {"seconds": round(time.monotonic() - begun, 3)})
+            if job.stop.requested is not None:
+                job.snapshots.save()
+                raise job.stop.exception(f"after step {state.step} of {state.total_steps}")
+            if job.save_every and state.step % job.save_every == 0:
+                job.snapshots.save()
 
 
 def _step(job: _Job, state: State, batches: Iterator[Batch], measure: bool) -> dict[str, Any]:
@@ -227,14 +228,17 @@ def _finite(job: _Job, state: State, seen: Sequence[tuple[Batch, Losses]]) -> di
     return means
 
 
-def _batches(loader: Batches, state: State) -> Iterator[Batch]:
+def _batches(job: _Job, state: State) -> Generator[Batch]:
     """The batches an epoch still owes. Starting workers draws from the global generators; nobody shall notice."""
-    if state.position >= state.batches:
-        return iter(())
-    with undisturbed():
-        batches = iter(loader.epoch(state.epoch, state.position))
+    with undisturbed(), job.stop.held():
+        batches = iter(job.loader.epoch(state.epoch, state.position))
         first = list(islice(batches, 1))
-    return chain(first, batches)
+    try:
+        yield from first
+        yield from batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 def _evaluate(job: _Job, state: State) -> dict[str, float]:
@@ -248,6 +252,10 @@ def _evaluate(job: _Job, state: State) -> dict[str, float]:
     try:
         with job.stop.at_once(), undisturbed(), torch.no_grad():
             return dict(job.evaluator(model.eval()))
+    except Exception as error:
+        if job.stop.requested is None or isinstance(error, Stopped):
+            raise
+        raise job.stop.exception("during evaluation") from error  # the signal has ended a worker before us
     finally:
         for module, mode in modes:
             module.training = mode

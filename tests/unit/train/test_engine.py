@@ -244,6 +244,40 @@ def test_a_signal_during_evaluation_does_not_wait(tmp_path: Path) -> None:
     assert train(tmp_path, resume=True)[0] == train(tmp_path / "straight")[0]
 
 
+def test_an_evaluation_that_a_signal_broke_is_a_stop(tmp_path: Path) -> None:
+    """The evaluator's own workers die of a signal to the group, perhaps before this process hears of it."""
+
+    def broken(model: nn.Module) -> dict[str, float]:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise RuntimeError("DataLoader worker is killed by signal: Terminated")
+
+    with pytest.raises(Preempted, match="during evaluation"):
+        train(tmp_path, evaluator=broken)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "b", evaluator=lambda model: {"AP": 1 / 0})
+
+
+def test_workers_end_with_the_training(tmp_path: Path) -> None:
+    """Also when an error ends it: the loader's generator is closed."""
+    ended: list[bool] = []
+
+    class Noting(TinyLoader):
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+            try:
+                yield from super().epoch(epoch, start)
+            finally:
+                ended.append(True)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as error:
+        fit(tmp_path, TinyModel(), Noting(), tricks=[Halt(2, fail)])
+    assert ended == [True], error.traceback  # though every frame of the loop is still held by this
+
+
 def test_metrics_and_results(tmp_path: Path) -> None:
     """A row's loss is the mean of its step, an epoch's the mean over its batches; the norm is that before clipping."""
     seen: list[float] = []

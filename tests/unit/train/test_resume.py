@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.unit.train.tiny import Halt, Recording, TinyLoader, quick_folder, train
+from tests.unit.train.tiny import Halt, Recording, TinyLoader, TinyModel, quick_folder, train
 from torso.config import DataError, ModelError
 from torso.train import checkpoint
 from torso.train.run_folder import RunFolder
@@ -175,10 +176,38 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_another_model_is_refused(tmp_path: Path) -> None:
     from torch import nn
 
-    from tests.unit.train.tiny import TinyModel
-
     train(tmp_path, epochs=1)
     model = TinyModel()
     model.more = nn.Linear(2, 2)
     with pytest.raises(ModelError, match=r"was written by another model: .*more\.weight"):
         train(tmp_path, model=model, epochs=2, resume=True)
+
+
+def test_with_the_loader_and_pictures_of_torso(tmp_path: Path, digits: Path) -> None:
+    """Augmented pictures from files; 2 workers before the stop, none after it, and the other way round."""
+    from torso.data import open_index
+    from torso.data.loader import Loader
+    from torso.data.transforms import TRANSFORMS
+    from torso.structures import Batch, Losses
+
+    class Grey(TinyModel):
+        def losses(self, batch: Batch) -> Losses:
+            return {"size": (self(batch.images).float() - batch.targets.boxes.mean() / 32).square().mean()}
+
+    def loader(workers: int) -> Loader:
+        edits = [TRANSFORMS["horizontal_flip"](), TRANSFORMS["color"]()]
+        index = open_index(digits)
+        return Loader(index, edits, size=(32, 32), batch=5, workers=workers, seed=4, shuffle=True)
+
+    def life(run: Path, workers: int, **options: Any) -> tuple[str, dict[str, Any]]:
+        torch.manual_seed(7)
+        return train(run, model=Grey(), loader=loader(workers), epochs=2, **options)
+
+    expected, result = life(tmp_path / "straight", 0)
+    assert result["step"] >= 6
+    for before, after in ((2, 0), (0, 2)):
+        run = tmp_path / str(before)
+        with pytest.raises(Preempted):
+            life(run, before, more=[Halt(2, ask_to_stop)])
+        assert checkpoint.load(run / "checkpoints" / "last")[1]["fingerprint"] == loader(0).index.fingerprint
+        assert life(run, after, resume=True, more=[Halt(0, ask_to_stop)])[0] == expected

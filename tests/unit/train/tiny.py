@@ -96,6 +96,7 @@ class TinyLoader:
             batch_sampler=groups,  # type: ignore[arg-type]
             collate_fn=collate,
             num_workers=self.workers,
+            multiprocessing_context="fork" if self.workers else None,  # as torso's own loader
             worker_init_fn=ignore_signals,
         )
 
