@@ -1,0 +1,53 @@
+"""Writes the measured column of README.md from ``results/``: the page can say nothing that was not measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def result(name: str) -> Any:
+    return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def joined(values: list[Any]) -> str:
+    return " / ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
+
+
+def measured() -> list[str]:
+    """The last cells of the table's rows, in their order."""
+    startup, loss, nms = result("startup"), result("detection_loss"), result("nms")
+    step, loader = result("train_step")["ratios"], result("loader")
+    boxes, growth = loss["boxes"].values(), loss["growth_from_10_to_300_boxes"]
+    return [
+        joined([startup["ratio_to_import_torch"]["import torso and torch"]]),
+        joined([startup["milliseconds"]["torso --help"] / 1000]) + " s",
+        joined([each["ratio eager"] for each in boxes]),
+        joined([each["ratio compiled"] for each in boxes]),
+        joined([each["torso"]["host syncs"] for each in boxes]),
+        joined([growth["torso eager"], growth["torso compiled"]]),
+        joined([each["ratio batched"] for each in nms["boxes"].values()]),
+        joined([each["ratio agnostic"] for each in nms["boxes"].values()]),
+        joined([step["torso fp32 / torchvision fp32"]]),
+        joined([step["torso bf16 / torso fp32"]]),
+        joined([loader["ratios"]["torso / torchvision v2 (time)"]]),
+        joined([loader["ratios"]["torso / decode alone (time)"]]),
+        joined([loader["images_a_second_a_core"]["torso"]]),
+    ]
+
+
+def main() -> None:
+    page = HERE / "README.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("| ") and not line.startswith("| script")]
+    for number, cell in zip(rows, measured(), strict=True):
+        lines[number] = re.sub(r"\|[^|]*\|$", f"| {cell} |", lines[number])
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
