@@ -119,19 +119,20 @@ class NMS(nn.Module):
         return _detections(*_padded(boxes, scores * alive, labels, self.max_detections))
 
     def _kept(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Which of the sorted boxes of one picture stay."""
+        """Which boxes of one picture stay, in any order."""
         from torchvision.ops import nms
 
         if boxes.dtype != torch.float64:
             boxes = boxes.float()
         limit = self.overlap if boxes.dtype == torch.float64 else self._overlap_float32
-        classes = [(labels == label).nonzero()[:, 0] for label in torch.unique(labels)] if self.per_class else [slice(None)]
-        alive = torch.zeros_like(scores, dtype=torch.bool)
-        for rows_of_class in classes:
-            of_class = torch.zeros_like(scores[rows_of_class], dtype=torch.bool)
-            of_class[nms(boxes[rows_of_class], scores[rows_of_class], limit)] = True
-            alive[rows_of_class] = of_class
-        return alive.nonzero()[:, 0]
+        kept: Tensor
+        if not self.per_class:
+            kept = nms(boxes, scores, limit)
+            return kept
+        order = labels.argsort(stable=True)
+        classes = torch.split(order, torch.unique(labels, return_counts=True)[1].tolist())
+        kept = torch.cat([order[:0], *(each[nms(boxes[each], scores[each], limit)] for each in classes)])
+        return kept
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
