@@ -146,6 +146,7 @@ def test_a_neck_of_ones_own_needs_no_edit_of_torso(
 ) -> None:
     (tmp_path / "mylab_necks.py").write_text(OWN_NECK)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("torso.config.roles._added", {})
     words = [f"data.path={digits}", *TINY, "--runs", str(tmp_path), "--quiet", "--import", "mylab_necks"]
     result = answer(capsys, "train", "demo", "model.neck=flat", "model.neck.channels=24", *words)
     config = json.loads((Path(result["run"]) / "config.json").read_text())

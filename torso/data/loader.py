@@ -24,7 +24,7 @@ from torso.config import DataError
 from torso.data.index import Index
 from torso.data.samples import Loaded, Samples
 from torso.data.transforms import Transform
-from torso.data.workers import prepare
+from torso.data.workers import prepare, shielded
 from torso.structures import Batch
 
 _POLL = 5.0  # seconds until a dead worker is noticed
@@ -161,7 +161,8 @@ class Loader:
         # it when we wait for a batch, where the file can be named.
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD) if main else None
-        batches = iter(loader)
+        with shielded():
+            batches = iter(loader)
         if main:
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         # Runs before the exit hooks of torch and multiprocessing, which would wait for workers to obey SIGTERM.

@@ -230,7 +230,7 @@ def _finite(job: _Job, state: State, seen: Sequence[tuple[Batch, Losses]]) -> di
 
 def _batches(job: _Job, state: State) -> Generator[Batch]:
     """The batches an epoch still owes. Starting workers draws from the global generators; nobody shall notice."""
-    with undisturbed(), job.stop.held():
+    with undisturbed():
         batches = iter(job.loader.epoch(state.epoch, state.position))
         first = list(islice(batches, 1))
     try:

@@ -59,22 +59,6 @@ class Stop:
         self._before.clear()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, signals wait, and processes that are started never get them: for starting a loader's workers.
-
-        Ignoring them from inside a worker comes too late: until it does, torch's own SIGTERM handler ends the worker,
-        and a signal to the whole group would cost the run its next batch and its save.
-        """
-        if not self._before or not hasattr(signal, "pthread_sigmask"):  # not listening, or Windows
-            yield
-            return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    @contextmanager
     def at_once(self) -> Iterator[None]:
         """Inside, a signal raises where it strikes: for long work that changes nothing (evaluation), after a save."""
         self._immediate = True

@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from torso.data.index import Index
 from torso.data.loader import Loader
 from torso.data.transforms import Affine, CenterCrop, Color, HorizontalFlip, Letterbox, Normalize, Resize
 from torso.data.views import View, to_source
-from torso.data.workers import prepare
+from torso.data.workers import prepare, shielded
 from torso.structures import Batch
 
 AUGMENT = (HorizontalFlip(), Affine(rotation=5), Color())
@@ -284,3 +285,12 @@ def test_the_loader_never_writes(tmp_path: Path) -> None:
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
     list(loader(index).epoch(0))
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
+
+
+def test_a_process_started_under_the_shield_gets_no_signal() -> None:
+    ask = "import signal; print(*sorted(int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with shielded():
+        said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["2", "15"]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

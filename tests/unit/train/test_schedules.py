@@ -59,6 +59,7 @@ def test_step_is_step_lr(every: int) -> None:
     assert ours(Step(every, 0.3)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.part("schedule/multistep")
 @pytest.mark.parametrize("milestones", [[2, 5], [5, 2], [1, 1, 4], []])
 def test_multistep_is_multi_step_lr(milestones: list[int]) -> None:
     expected = rates(every_epoch=lambda optimizer: peers.MultiStepLR(optimizer, milestones, 0.3))
@@ -93,6 +94,7 @@ def test_cosine_starts_where_the_warmup_ends(length: int) -> None:
     assert ours(Cosine(0.02, warmup=length, warmup_factor=0.1)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.part("schedule/constant")
 @given(
     name=st.sampled_from(sorted(SCHEDULES)),
     warmup=st.integers(0, 60),

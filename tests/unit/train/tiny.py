@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from torso.data.workers import prepare, shielded
 from torso.structures import Batch, Losses, Targets
 from torso.train import engine, optim
 from torso.train.log import Log
@@ -70,14 +71,6 @@ def collate(samples: list[tuple[Tensor, int, int]]) -> Batch:
     )
 
 
-def ignore_signals(worker: int) -> None:
-    """As torso's own loader has it: the main process decides when its workers end."""
-    import signal
-
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class TinyLoader:
     """The contract of a loader, with a note of every (epoch, row) that it gave."""
 
@@ -91,14 +84,17 @@ class TinyLoader:
         order = torch.randperm(self.images, generator=torch.Generator().manual_seed(epoch)).tolist()
         groups = [order[at : at + self.batch] for at in range(0, self.images, self.batch)][start:]
         # No generator of its own: iterating draws from the global one, which the engine must not let through.
-        yield from DataLoader(
+        loader = DataLoader(
             Pictures(self.images, epoch),
             batch_sampler=groups,  # type: ignore[arg-type]
             collate_fn=collate,
             num_workers=self.workers,
             multiprocessing_context="fork" if self.workers else None,  # as torso's own loader
-            worker_init_fn=ignore_signals,
+            worker_init_fn=prepare,  # as torso's own loader, and so is the shield
         )
+        with shielded():
+            batches = iter(loader)
+        yield from batches
 
 
 class Recording(TinyModel):
