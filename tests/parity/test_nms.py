@@ -32,12 +32,6 @@ def same(found: Detections, picture: int, boxes: Tensor, scores: Tensor, labels:
     assert torch.equal(found.labels[picture, :count], labels)
 
 
-@pytest.fixture(autouse=True)
-def own_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise torchvision would be compared with itself."""
-    monkeypatch.setattr("torso.boxes.suppress._torchvision_is_here", lambda: False)
-
-
 @pytest.mark.part("suppress/nms")
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("whole", [False, True], ids=["float", "whole"])

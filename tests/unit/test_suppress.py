@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,14 +11,6 @@ from torch import Tensor
 from torso.boxes.candidates import best, candidates, first
 from torso.boxes.suppress import BLOCK, NMS, SUPPRESSORS, BatchedNMS, Threshold
 from torso.structures import Detections
-
-
-@pytest.fixture(autouse=True, scope="module", params=[False, True], ids=["own", "torchvision"])
-def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Outside of a graph there are two ways to the answer; everything here holds for both."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torso.boxes.suppress._torchvision_is_here", lambda: request.param)
-        yield
 
 
 def greedy(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float, per_class: bool) -> list[int]:

@@ -7,15 +7,13 @@ its input.
 Greedy non-maximum suppression is written as a fixed point, because its loop over boxes would neither batch nor export:
 of boxes sorted by score, a box stays if no earlier box that stays beats it. Starting with all boxes alive and applying
 that sentence to all of them at once, the first t boxes are settled for good after t rounds; in practice a few rounds
-settle all. The answer is the greedy one, exactly. Outside of a graph torchvision's loop takes over where it has been
-imported anyway (timm does so): it is faster where boxes crowd, and it gives the same answer.
+settle all. The answer is the greedy one, exactly.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -44,17 +42,10 @@ class Suppressor(Protocol):
         ...
 
 
-class NMS(nn.Module):
-    """Greedy non-maximum suppression over all classes: a box goes if a better one overlaps it by more than ``overlap``.
+class _Greedy(nn.Module):
+    """Greedy non-maximum suppression; what is one group is said by ``per_class``."""
 
-    Args:
-        overlap: the largest IoU (0..1) that two boxes of the answer may have.
-        max_detections: rows of the answer.
-
-    Source: Histograms of Oriented Gradients for Human Detection, 2005; torchvision.ops.nms
-    """
-
-    per_class = False
+    per_class: ClassVar[bool]
 
     def __init__(self, overlap: float = 0.5, max_detections: int = 300):
         super().__init__()
@@ -65,8 +56,6 @@ class NMS(nn.Module):
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         """The answer among ``boxes [B, K, 4]`` with ``scores [B, K]`` (padding: 0) and ``labels [B, K]``."""
         boxes, scores, labels = _by_score(boxes, scores, labels)
-        if _torchvision_is_here() and not torch.compiler.is_compiling():
-            return self._by_torchvision(boxes, scores, labels)
         nothing = _padded(boxes[:, :0], scores[:, :0], labels[:, :0], self.max_detections)
         if scores.shape[1] <= BLOCK:
             return _detections(*self._extend(nothing, boxes, scores, labels))
@@ -104,42 +93,25 @@ class NMS(nn.Module):
             over = over & (labels.unsqueeze(2) == other_labels.unsqueeze(1))
         return over
 
-    def _by_torchvision(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        """The answer among candidates sorted by score."""
-        alive = torch.zeros_like(scores, dtype=torch.bool)
-        for picture, real in enumerate((scores > 0).sum(dim=1).tolist()):
-            # What stays of the best candidates does not depend on the others: a full answer needs no more of them.
-            count = min(4 * BLOCK, real)
-            while True:
-                kept = self._kept(boxes[picture, :count], scores[picture, :count], labels[picture, :count])
-                if count == real or len(kept) >= self.max_detections:
-                    break
-                count = min(8 * count, real)
-            alive[picture, kept] = True
-        return _detections(*_padded(boxes, scores * alive, labels, self.max_detections))
-
-    def _kept(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Which boxes of one picture stay, in any order."""
-        from torchvision.ops import nms
-
-        if boxes.dtype != torch.float64:
-            boxes = boxes.float()
-        limit = self.overlap if boxes.dtype == torch.float64 else self._overlap_float32
-        kept: Tensor
-        if not self.per_class:
-            kept = nms(boxes, scores, limit)
-            return kept
-        order = labels.argsort(stable=True)
-        classes = torch.split(order, torch.unique(labels, return_counts=True)[1].tolist())
-        kept = torch.cat([order[:0], *(each[nms(boxes[each], scores[each], limit)] for each in classes)])
-        return kept
-
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
         return f"overlap={self.overlap}, max_detections={self.max_detections}"
 
 
-class BatchedNMS(NMS):
+class NMS(_Greedy):
+    """Greedy non-maximum suppression over all classes: a box goes if a better one overlaps it by more than ``overlap``.
+
+    Args:
+        overlap: the largest IoU (0..1) that two boxes of the answer may have.
+        max_detections: rows of the answer.
+
+    Source: Histograms of Oriented Gradients for Human Detection, 2005; torchvision.ops.nms
+    """
+
+    per_class = False
+
+
+class BatchedNMS(_Greedy):
     """Greedy non-maximum suppression within each class: boxes of different classes never touch each other.
 
     Args:
@@ -175,10 +147,6 @@ class Threshold(nn.Module):
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
         return f"max_detections={self.max_detections}, score={self.score}"
-
-
-def _torchvision_is_here() -> bool:
-    return "torchvision" in sys.modules  # importing it for this alone would cost as much as importing torch
 
 
 def _by_score(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,16 +6,14 @@ output of the file that a user gets, but they stay in it under their names, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from torso.boxes.convert import clip
-from torso.boxes.suppress import candidates
-from torso.structures import DenseOutput, Detections
+from torso.models import Detector
+from torso.structures import Detections
 
 ANSWERS = {"detect": Detections._fields, "classify": ("probabilities",)}
 INSIDE = ("prior_scores", "prior_boxes")
@@ -44,30 +42,16 @@ class Shipped(nn.Module):
         super().__init__()
         self.model = model
         # A dense detector can be asked for its two halves: what it sees at every prior, and the choice among these.
-        self.dense = hasattr(model, "head") and hasattr(model, "suppress")
         self.answers: tuple[str, ...] = ANSWERS[cast("Model", model).task]
-        self.names = (*self.answers, *(INSIDE if self.dense else ()))
+        self.names = (*self.answers, *(INSIDE if isinstance(model, Detector) else ()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The answer, and behind it what it was chosen from."""
-        if not self.dense:
+        if not isinstance(self.model, Detector):
             answer = cast("Model", self.model).predict(images)
             return (answer,) if isinstance(answer, Tensor) else tuple(answer)
-        scores, boxes, counts = self.inside(images)
-        return *self.choose(scores, boxes, counts), scores, boxes
-
-    def inside(self, images: Tensor) -> tuple[Tensor, Tensor, Sequence[int]]:
-        """Of every prior: scores ``[B, P, C]``, boxes ``[B, P, 4]``; and the priors of each level."""
-        output: DenseOutput = self.model(images)
-        scores: Tensor = self.model.head.scores(output.logits, output.extra)  # type: ignore[operator, union-attr]
-        return scores, clip(output.boxes, images.shape[-2], images.shape[-1]), output.counts
-
-    def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int]) -> Detections:
-        """The answer among what ``inside`` says: with it, and nothing else, ``model.predict``."""
-        model = self.model
-        chosen = candidates(scores, boxes, counts, threshold=model.threshold, topk=model.topk)  # type: ignore[arg-type]
-        found: Detections = model.suppress(*chosen)  # type: ignore[operator]
-        return found
+        scores, boxes, counts = self.model.score(images)
+        return *self.model.choose(scores, boxes, counts), scores, boxes
 
 
 def shipped(model: nn.Module) -> Shipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -76,10 +77,16 @@ class Detector(nn.Module):
 
     def predict(self, images: Tensor) -> Detections:
         """The objects in pictures ``[B, 3, H, W]``, boxes in pixels of these pictures."""
+        return self.choose(*self.score(images))
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Of every prior: scores ``[B, P, C]`` in 0..1 and boxes ``[B, P, 4]``; and how many priors each level has."""
         output = self(images)
-        scores = self.head.scores(output.logits, output.extra)  # type: ignore[operator]
-        boxes = clip(output.boxes, images.shape[-2], images.shape[-1])
-        found: Detections = self.suppress(
-            *candidates(scores, boxes, output.counts, threshold=self.threshold, topk=self.topk)
-        )
+        scores: Tensor = self.head.scores(output.logits, output.extra)  # type: ignore[operator]
+        return scores, clip(output.boxes, images.shape[-2], images.shape[-1]), output.counts
+
+    def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int]) -> Detections:
+        """The answer among what `score` says."""
+        chosen = candidates(scores, boxes, counts, threshold=self.threshold, topk=self.topk)
+        found: Detections = self.suppress(*chosen)
         return found
