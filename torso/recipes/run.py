@@ -14,7 +14,7 @@ from torch import nn
 from torso.config import DataError, ModelError
 from torso.data import Index
 from torso.recipes.answer import predict
-from torso.recipes.artifact import Artifact, describe, load, read_config, weights
+from torso.recipes.artifact import Artifact, describe, load, read_config, weights, without_weights
 from torso.recipes.assemble import parameter_groups
 from torso.recipes.judge import check_task, evaluate, judge, write_json, write_report
 from torso.recipes.recipe import Recipe
@@ -89,13 +89,15 @@ def resume(path: str | Path, *, quiet: bool = False) -> dict[str, Any]:
         return {"run": str(run.path), "seconds": 0.0, "metrics": config.get("metrics", {})}
     config = read_config(run.config)
     recipe = Recipe.from_tree(config["recipe"], name=config["name"])
-    return _work(_prepare(recipe, log), run, log, resuming=True)
+    # Once there is a checkpoint, the file of weights that training began with may be gone.
+    saved = checkpoint.latest_valid(run.checkpoints) is not None
+    return _work(_prepare(recipe, log, bare=saved), run, log, resuming=True)
 
 
 class _Work:
     """A recipe with its data opened and its model built."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, bare: bool = False) -> None:
         self.recipe = recipe
         self.data, self.settings = recipe.data.build(), recipe.train.build()
         if self.settings["threads"]:
@@ -105,15 +107,16 @@ class _Work:
         classes = self.train_index.classes
         self.val_index: Index = open_split(self.data, self.data["val"], classes)
         seed_everything(self.settings["seed"])
-        self.model: nn.Module = recipe.model.build(num_classes=len(classes))
+        plan = Recipe.from_tree(without_weights(recipe.tree), name=recipe.name) if bare else recipe
+        self.model: nn.Module = plan.model.build(num_classes=len(classes))
         self.task = str(self.model.task)
         check_task(self.task, self.train_index)
         self.config = describe(recipe, classes, self.train_index.class_ids)
 
 
-def _prepare(recipe: Recipe, log: Log) -> _Work:
+def _prepare(recipe: Recipe, log: Log, bare: bool = False) -> _Work:
     """Everything that can be wrong is found here, before a run folder is made; says what was found."""
-    work = _Work(recipe)
+    work = _Work(recipe, bare)
     log.say(recipe.to_yaml().rstrip())
     for split, index in (("train", work.train_index), ("val", work.val_index)):
         objects = f", {len(index.labels)} objects" if index.task == "detect" else ""
