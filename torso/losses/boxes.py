@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from torso.boxes.overlap import giou
-from torso.losses.reduction import Reduction, reduced
+from torso.losses.reduction import Loss
 
 
-class L1(nn.Module):
+class L1(Loss):
     """Sum of absolute differences of the deltas: ``[..., D]`` and ``[..., D]`` to ``[...]``.
 
     Source: torch.nn.L1Loss.
@@ -17,22 +17,12 @@ class L1(nn.Module):
 
     takes = "deltas"
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: Reduction = "none",
-        avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
-        """See the contract in `torso.losses`."""
-        return reduced((prediction - target).abs().sum(dim=-1), weight, reduction, avg_factor)
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each box costs."""
+        return (prediction - target).abs().sum(dim=-1)
 
 
-class SmoothL1(nn.Module):
+class SmoothL1(Loss):
     """Quadratic below ``beta``, linear above, summed over the deltas: ``[..., D]`` and ``[..., D]`` to ``[...]``.
 
     Args:
@@ -47,20 +37,13 @@ class SmoothL1(nn.Module):
         super().__init__()
         self.beta = beta
 
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: Reduction = "none",
-        avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
-        """See the contract in `torso.losses`."""
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each box costs."""
         loss = functional.smooth_l1_loss(prediction, target, reduction="none", beta=self.beta)
-        return reduced(loss.sum(dim=-1), weight, reduction, avg_factor)
+        return loss.sum(dim=-1)
 
 
-class GIoU(nn.Module):
+class GIoU(Loss):
     """1 - generalised IoU of ``xyxy`` boxes, in 0..2: ``[..., 4]`` and ``[..., 4]`` to ``[...]``.
 
     Source: Generalized Intersection over Union, 2019, arXiv:1902.09630
@@ -68,16 +51,6 @@ class GIoU(nn.Module):
 
     takes = "boxes"
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: Reduction = "none",
-        avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
-        """See the contract in `torso.losses`."""
-        return reduced(1 - giou(prediction, target), weight, reduction, avg_factor)
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each box costs."""
+        return 1 - giou(prediction, target)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from torso.losses.reduction import Reduction, reduced
+from torso.losses.reduction import Loss
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(Loss):
     """Softmax cross entropy: logits ``[B, C, ...]`` against int64 classes ``[B, ...]``, unreduced ``[B, ...]``.
 
     Args:
@@ -28,24 +28,18 @@ class CrossEntropy(nn.Module):
         super().__init__()
         self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
 
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: Reduction = "none",
-        avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
-        """See the contract in `torso.losses`."""
-        loss = functional.cross_entropy(
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each element costs."""
+        return functional.cross_entropy(
             prediction, target, reduction="none", ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
         )
-        if reduction == "mean" and avg_factor is None:
-            avg_factor = (target != self.ignore_index).sum().clamp(min=1)
-        return reduced(loss, weight, reduction, avg_factor)
+
+    def counted(self, target: Tensor) -> Tensor:
+        """A plain mean leaves out what is ignored."""
+        return (target != self.ignore_index).sum().clamp(min=1)
 
 
-class Focal(nn.Module):
+class Focal(Loss):
     """Binary cross entropy of every class, turned down where the answer is already right.
 
     ``alpha_t (1 - p_t)^gamma CE`` with ``p_t`` the score given to the truth.
@@ -65,17 +59,10 @@ class Focal(nn.Module):
         super().__init__()
         self.alpha, self.gamma = alpha, gamma
 
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: Reduction = "none",
-        avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
-        """See the contract in `torso.losses`."""
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each element costs."""
         loss: Tensor = _Focal.apply(prediction, target, self.alpha, self.gamma)
-        return reduced(loss, weight, reduction, avg_factor)
+        return loss
 
 
 class _Focal(torch.autograd.Function):
