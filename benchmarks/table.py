@@ -25,7 +25,7 @@ def measured() -> list[str]:
     boxes, growth = loss["boxes"].values(), loss["growth_from_10_to_300_boxes"]
     return [
         joined([startup["ratio_to_import_torch"]["import torso and torch"]]),
-        joined([startup["milliseconds"]["torso --help"] / 1000]) + " s",
+        joined([startup["ratio_to_import_torch"]["torso --help"]]),
         joined([each["ratio eager"] for each in boxes]),
         joined([each["ratio compiled"] for each in boxes]),
         joined([each["torso"]["host syncs"] for each in boxes]),
@@ -36,7 +36,6 @@ def measured() -> list[str]:
         joined([step["torso bf16 / torso fp32"]]),
         joined([loader["ratios"]["torso / torchvision v2 (time)"]]),
         joined([loader["ratios"]["torso / decode alone (time)"]]),
-        joined([loader["images_a_second_a_core"]["torso"]]),
     ]
 
 

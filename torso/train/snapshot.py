@@ -120,7 +120,7 @@ class Snapshots:
         if rest["fingerprint"] != self.fingerprint:
             raise DataError(
                 f"the data is not what {path} was trained on (fingerprint {rest['fingerprint']}, now "
-                f"{self.fingerprint}); bring it back, or start a new run from these weights"
+                f"{self.fingerprint}); bring it back, or train anew"
             )
         for name in ("batches", "accumulate"):
             before, now = rest["progress"][name], getattr(self.state, name)
