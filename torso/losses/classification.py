@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from torso.losses.reduction import Loss
 
+PIECE = 1 << 15  # elements a thread: the temporaries of a piece, each 128 KiB of float32, stay in a core's cache
+
 
 class CrossEntropy(Loss):
     """Softmax cross entropy: logits ``[B, C, ...]`` against int64 classes ``[B, ...]``, unreduced ``[B, ...]``.
@@ -66,32 +68,22 @@ class Focal(Loss):
 
 
 class _Focal(torch.autograd.Function):
-    """With p = sigmoid(x), m = 1 - p_t = p + t - 2pt and CE = softplus(x) - xt.
-
-    loss  = a_t * CE * m^gamma
-    dloss = a_t * ((p - t) m^gamma + gamma CE m^(gamma - 1) p (1 - p) (1 - 2t))
-    """
+    """The loss, and with it its gradient in the logits, so that one tensor is kept instead of eight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: Tensor, alpha: float, gamma: float) -> Tensor:
-        p = x.sigmoid()
-        sign = 1 - 2 * t
-        m = torch.addcmul(t, p, sign)
-        ce = functional.softplus(x).sub_(x * t)
-        # Below 1 the power has a pole where the answer is entirely right, and the loss is 0 there.
-        m_less = m if gamma == 2 else m.clamp(min=torch.finfo(m.dtype).tiny) ** (gamma - 1)
-        m_full = m_less * m
-        loss = ce * m_full
-        if ctx.needs_input_grad[0]:
-            slope = p.mul(1 - p).mul_(sign).mul_(ce).mul_(m_less).mul_(gamma)
-            gradient = slope.addcmul_(p - t, m_full)
-        if alpha >= 0:
-            balance = (1 - alpha) + (2 * alpha - 1) * t
-            loss = loss.mul_(balance)
-            if ctx.needs_input_grad[0]:
-                gradient = gradient.mul_(balance)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(gradient)
+        if x.is_cpu and not torch.compiler.is_compiling():
+            # Large tensors leave the cache at each of a dozen passes: a piece of them at a time does not.
+            loss, gradient = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+            size = PIECE * torch.get_num_threads()
+            pieces = [torch.split(each.reshape(-1), size) for each in (x, t.expand_as(x), loss, gradient)]
+            for logits, targets, loss_piece, gradient_piece in zip(*pieces, strict=True):
+                values = _focal(logits, targets, alpha, gamma)
+                loss_piece.copy_(values[0])
+                gradient_piece.copy_(values[1])
+        else:
+            loss, gradient = _focal(x, t, alpha, gamma)
+        ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
@@ -99,3 +91,24 @@ class _Focal(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad[0], None, None, None
+
+
+def _focal(x: Tensor, t: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    """Loss and gradient. With p = sigmoid(x), m = 1 - p_t = p + t - 2pt and CE = softplus(x) - xt.
+
+    loss     = a_t * CE * m^gamma
+    gradient = a_t * ((p - t) m^gamma + gamma CE m^(gamma - 1) p (1 - p) (1 - 2t))
+    """
+    p = x.sigmoid()
+    sign = 1 - 2 * t
+    m = torch.addcmul(t, p, sign)
+    ce = functional.softplus(x).sub_(x * t)
+    # Below 1 the power has a pole where the answer is entirely right, and the loss is 0 there.
+    m_less = m if gamma == 2 else m.clamp(min=torch.finfo(m.dtype).tiny) ** (gamma - 1)
+    m_full = m_less * m
+    slope = p.mul(1 - p).mul_(sign).mul_(ce).mul_(m_less).mul_(gamma)
+    gradient, loss = slope.addcmul_(p - t, m_full), ce.mul_(m_full)
+    if alpha >= 0:
+        balance = (1 - alpha) + (2 * alpha - 1) * t
+        loss, gradient = loss.mul_(balance), gradient.mul_(balance)
+    return loss, gradient
