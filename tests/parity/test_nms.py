@@ -24,7 +24,7 @@ def scene(count: int, whole: bool, dtype: torch.dtype = torch.float32) -> tuple[
     return (boxes.round(), (scores * 40).ceil() / 40, labels) if whole else (boxes, scores, labels)
 
 
-def same(found: Detections, picture: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
+def assert_same(found: Detections, picture: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
     count = len(scores)
     assert int(found.valid[picture].sum()) == count
     assert torch.equal(found.boxes[picture, :count], boxes)
@@ -42,7 +42,7 @@ def test_nms_is_torchvisions(count, whole, overlap):
         found = NMS(overlap, 300)(boxes, scores, labels)
         for i in range(3):
             keep = torchvision.ops.nms(boxes[i], scores[i], overlap)[:300]
-            same(found, i, boxes[i, keep], scores[i, keep], labels[i, keep])
+            assert_same(found, i, boxes[i, keep], scores[i, keep], labels[i, keep])
 
 
 @pytest.mark.part("suppress/batched_nms")
@@ -54,7 +54,7 @@ def test_batched_nms_is_torchvisions(count, overlap):
     found = BatchedNMS(overlap, 300)(boxes, scores, labels)
     for i in range(3):
         keep = torchvision.ops.batched_nms(boxes[i], scores[i], labels[i], overlap)[:300]
-        same(found, i, boxes[i, keep], scores[i, keep], labels[i, keep])
+        assert_same(found, i, boxes[i, keep], scores[i, keep], labels[i, keep])
 
 
 @pytest.mark.part("suppress/batched_nms")
@@ -69,4 +69,4 @@ def test_batched_nms_is_torchvisions_class_by_class(count):
             keep[rows[torchvision.ops.nms(boxes[i, rows], scores[i, rows], 0.5)]] = True
         rows = keep.nonzero().flatten()
         rows = rows[scores[i, rows].sort(descending=True, stable=True).indices][:300]
-        same(found, i, boxes[i, rows], scores[i, rows], labels[i, rows])
+        assert_same(found, i, boxes[i, rows], scores[i, rows], labels[i, rows])

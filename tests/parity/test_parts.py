@@ -37,7 +37,7 @@ def boxes(count: int, seed: int = 0) -> Tensor:
     return torch.cat([low, low + torch.rand(count, 2, generator=generator, dtype=torch.float64) * 40 + 0.1], dim=1)
 
 
-def same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor, rtol: float = 1e-9) -> None:
+def check(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor, rtol: float = 1e-9) -> None:
     """Equal outputs, and equal gradients of a weighted sum of them."""
     results = []
     for function in (ours, theirs):
@@ -54,7 +54,7 @@ TORCH = {"relu": "relu", "leaky_relu": "leaky_relu", "silu": "silu", "mish": "mi
 @pytest.mark.part("activation/relu", "activation/leaky_relu", "activation/silu", "activation/mish")
 @pytest.mark.parametrize("name", sorted(TORCH))
 def test_activations(name):
-    same(ACTIVATIONS[name](), getattr(nn.functional, TORCH[name]), normal(200) * 8)
+    check(ACTIVATIONS[name](), getattr(nn.functional, TORCH[name]), normal(200) * 8)
 
 
 @pytest.mark.part("norm/batch", "norm/group")
@@ -64,8 +64,8 @@ def test_norms():
     group, batch = NORMS["group"](32).double(), NORMS["batch"](32).double()
     group.load_state_dict(state)
     batch.load_state_dict(state, strict=False)
-    same(group, lambda x: nn.functional.group_norm(x, 2, weight, bias, 1e-5), x)
-    same(batch, lambda x: nn.functional.batch_norm(x, None, None, weight, bias, training=True), x)
+    check(group, lambda x: nn.functional.group_norm(x, 2, weight, bias, 1e-5), x)
+    check(batch, lambda x: nn.functional.batch_norm(x, None, None, weight, bias, training=True), x)
 
 
 @pytest.mark.part("loss/focal")
@@ -77,7 +77,7 @@ def test_focal(gamma, alpha, soft):
     target = torch.sigmoid(normal(3, 40, 7, seed=1) * 3)
     target = target if soft else target.round()
     ours, theirs = Focal(alpha, gamma), ops.sigmoid_focal_loss
-    same(lambda x: ours(x, target), lambda x: theirs(x, target, alpha, gamma), x, rtol=1e-7)
+    check(lambda x: ours(x, target), lambda x: theirs(x, target, alpha, gamma), x, rtol=1e-7)
     extreme = torch.tensor([-50.0, 50.0], dtype=torch.float64).repeat(2)
     answer = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
     torch.testing.assert_close(ours(extreme, answer), theirs(extreme, answer, alpha, gamma), rtol=1e-9, atol=1e-9)
@@ -102,7 +102,7 @@ def test_giou():
     first, second = boxes(300), boxes(300, seed=1)
     first[:20] = second[:20] + 200  # disjoint
     first[20:30, 0], first[20:30, 2] = second[20:30, 2], second[20:30, 2] + 7  # touching
-    same(GIoU(), lambda a, b: ops.generalized_box_iou_loss(a, b, eps=0), first, second)
+    check(GIoU(), lambda a, b: ops.generalized_box_iou_loss(a, b, eps=0), first, second)
     flat = torch.tensor([[5.0, 5, 5, 9], [5, 5, 5, 5], [5, 5, 5, 5], [0, 0, 10, 10]], dtype=torch.float64)
     other = torch.tensor([[5.0, 5, 5, 9], [5, 5, 5, 5], [7, 8, 7, 8], [4, 4, 4, 4]], dtype=torch.float64)
     torch.testing.assert_close(GIoU()(flat, other), ops.generalized_box_iou_loss(flat, other), rtol=1e-6, atol=1e-6)
@@ -115,15 +115,15 @@ def test_giou():
 def test_losses_of_deltas(beta):
     guess, target = normal(12, 4), normal(12, 4, seed=1)
     functional = nn.functional
-    same(L1(), lambda a, b: functional.l1_loss(a, b, reduction="none").sum(1), guess, target)
-    same(
+    check(L1(), lambda a, b: functional.l1_loss(a, b, reduction="none").sum(1), guess, target)
+    check(
         SmoothL1(beta), lambda a, b: functional.smooth_l1_loss(a, b, reduction="none", beta=beta).sum(1), guess, target
     )
     for ours, theirs in (
         (L1(), nn.L1Loss(reduction="sum")),
         (SmoothL1(beta), nn.SmoothL1Loss(reduction="sum", beta=beta)),
     ):
-        same(lambda a, ours=ours: ours(a, target, reduction="sum"), lambda a, theirs=theirs: theirs(a, target), guess)
+        check(lambda a, ours=ours: ours(a, target, reduction="sum"), lambda a, theirs=theirs: theirs(a, target), guess)
         mean = ours(guess, target, weight=WEIGHT, reduction="mean", avg_factor=torch.tensor(7.0))
         rows = torch.stack([theirs(a, b) for a, b in zip(guess, target, strict=True)])
         torch.testing.assert_close(mean, (rows * WEIGHT).sum() / 7)
@@ -139,7 +139,7 @@ def test_cross_entropy(shape, smoothing):
     ours = CrossEntropy(smoothing)
     for reduction in ("none", "sum", "mean"):
         theirs = nn.CrossEntropyLoss(ignore_index=255, label_smoothing=smoothing, reduction=reduction)
-        same(
+        check(
             lambda x, reduction=reduction: ours(x, target, reduction=reduction),
             lambda x, theirs=theirs: theirs(x, target),
             logits,
@@ -155,10 +155,10 @@ def test_cross_entropy(shape, smoothing):
 @pytest.mark.part("metric/iou")
 def test_overlap():
     first, second = boxes(40), boxes(30, seed=1)
-    same(pairwise_iou, ops.box_iou, first, second)
+    check(pairwise_iou, ops.box_iou, first, second)
     rows = boxes(40, seed=2)
-    same(iou, lambda a, b: ops.box_iou(a, b).diagonal(), first, rows)
-    same(giou, lambda a, b: ops.generalized_box_iou(a, b).diagonal(), first, rows)
+    check(iou, lambda a, b: ops.box_iou(a, b).diagonal(), first, rows)
+    check(giou, lambda a, b: ops.generalized_box_iou(a, b).diagonal(), first, rows)
     assert torch.equal(pairwise_iou(first.float(), second.float()), ops.box_iou(first.float(), second.float()))
 
 
@@ -168,15 +168,15 @@ def test_conversions(pair):
     here, there = pair
     rows = ops.box_convert(boxes(50), "xyxy", here)
     ours = getattr(convert, f"{here}_to_{there}")
-    same(ours, lambda x: ops.box_convert(x, here, there), rows)
+    check(ours, lambda x: ops.box_convert(x, here, there), rows)
     assert ours(rows.reshape(5, 10, 4)).shape == (5, 10, 4)
 
 
 @pytest.mark.part("box/convert")
 def test_area_and_clip():
-    same(convert.area, ops.box_area, boxes(50))
+    check(convert.area, ops.box_area, boxes(50))
     wide = boxes(50) * 2 - 40
-    same(lambda x: convert.clip(x, 70, 90), lambda x: ops.clip_boxes_to_image(x, (70, 90)), wide)
+    check(lambda x: convert.clip(x, 70, 90), lambda x: ops.clip_boxes_to_image(x, (70, 90)), wide)
     found = convert.clip(wide, torch.tensor(70), torch.tensor(90))
     assert torch.equal(found, ops.clip_boxes_to_image(wide, (70, 90)))
 
@@ -186,10 +186,10 @@ def test_area_and_clip():
 def test_delta_coder(weights):
     ours, theirs = Delta(weights), reference.BoxCoder(weights)
     priors, truth = boxes(60), boxes(60, seed=1)
-    same(lambda x: ours.encode(x, priors), lambda x: theirs.encode_single(x, priors), truth)
+    check(lambda x: ours.encode(x, priors), lambda x: theirs.encode_single(x, priors), truth)
     deltas = normal(60, 4) * 8  # beyond the limit of the exponent too
     assert (deltas[:, 3] / weights[3] > 62.5**0.5).any() or weights[3] > 1
-    same(lambda x: ours.decode(x, priors), lambda x: theirs.decode_single(x, priors), deltas)
+    check(lambda x: ours.decode(x, priors), lambda x: theirs.decode_single(x, priors), deltas)
     together = ours.decode(deltas.reshape(1, 60, 4).expand(3, 60, 4), priors)
     torch.testing.assert_close(together[2], theirs.decode_single(deltas, priors))
 
@@ -279,7 +279,7 @@ def test_fpn(size, options, make_extra):
     def named(*features: Tensor) -> Tensor:
         return flat(list(theirs({str(i): x for i, x in enumerate(features)}).values()))
 
-    same(lambda *features: flat(ours(list(features))), named, *levels)
+    check(lambda *features: flat(ours(list(features))), named, *levels)
     for level, stride in zip(ours(levels), ours.strides, strict=True):
         assert level.shape[-2:] == (-(-size[0] // stride), -(-size[1] // stride))
     ours.zero_grad(), theirs.zero_grad()
@@ -300,9 +300,9 @@ def test_classify_is_timms_classifier_head():
     ours = Classify([8, 16], 5).double()
     ours.linear.load_state_dict(theirs.fc.state_dict())
     low = normal(2, 8, 8, 8)
-    same(lambda x: ours([low, x]), theirs, normal(2, 16, 5, 7))
+    check(lambda x: ours([low, x]), theirs, normal(2, 16, 5, 7))
     ours.dropout.p = 0.5
     ours.train()
     assert not torch.equal(ours([low, normal(2, 16, 5, 7)]), ours([low, normal(2, 16, 5, 7)]))
     ours.eval()
-    same(lambda x: ours([low, x]), theirs.eval(), normal(2, 16, 5, 7))
+    check(lambda x: ours([low, x]), theirs.eval(), normal(2, 16, 5, 7))

@@ -204,7 +204,7 @@ def scratch() -> Iterator[Path]:
         yield Path(place) / "fuzz.yaml"
 
 
-def only_recipe_errors(path: Path) -> None:
+def check_only_recipe_errors(path: Path) -> None:
     with contextlib.suppress(RecipeError):
         recipe = Recipe.load(str(path))
         text = recipe.to_yaml()
@@ -216,7 +216,7 @@ def only_recipe_errors(path: Path) -> None:
 @settings(deadline=None, max_examples=300)
 def test_any_bytes_are_a_recipe_or_a_recipe_error(text: bytes, scratch: Path) -> None:
     scratch.write_bytes(text)
-    only_recipe_errors(scratch)
+    check_only_recipe_errors(scratch)
 
 
 WORDS = ["name: ", "tiny", "fpn", "null", "[", "]", "{", "}", "\n", "  ", ": ", ", ", "1", "1e9", "true", "base: ", "-"]
@@ -232,7 +232,7 @@ def test_a_recipe_with_random_changes_is_a_recipe_or_a_recipe_error(data: st.Dat
         end = min(len(text), start + data.draw(st.integers(0, 12)))
         text = text[:start] + data.draw(st.sampled_from(WORDS) | st.text(max_size=3)) + text[end:]
     scratch.write_bytes(text.encode("utf-8", "replace"))
-    only_recipe_errors(scratch)
+    check_only_recipe_errors(scratch)
 
 
 KEYS = st.lists(

@@ -16,6 +16,7 @@ def draw() -> list[float]:
     return [*torch.rand(2).tolist(), torch.randn(1).item(), random.random(), random.gauss(), *np.random.randn(2)]  # noqa: NPY002
 
 
+@pytest.mark.part("seed/everything")
 def test_gold_values_of_seed_0() -> None:
     seed.seed_everything(0)
     assert torch.rand(5).tolist() == pytest.approx([0.4963, 0.7682, 0.0885, 0.1320, 0.3074], abs=5e-5)
