@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from torso.config import DataError, ModelError
+from torso.config import ModelError, RecipeError
 from torso.data import Index
 from torso.recipes.answer import predict
 from torso.recipes.artifact import Artifact, describe, load, read_config, weights, without_weights
@@ -193,5 +193,5 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DataError(f"train.device is {name}, but torch sees no such device: take auto or cpu")
+        raise RecipeError(f"train.device is {name}, but torch sees no such device: take auto or cpu")
     return name
