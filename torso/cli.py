@@ -209,7 +209,10 @@ def _eval(asked: Asked) -> None:
 
     result = run.evaluate(asked.model, asked.overrides, split=asked.split, out=asked.out)
     where = f"{result['split']}: {result['images']} pictures of {result['data']}, {result['seconds']:.1f} s"
-    _tell(asked, result, [where, *_table(result.get("per_class", [])), _numbers(result["summary"])])
+    lines = [where, *_table(result.get("per_class", [])), _numbers(result["summary"])]
+    if "voc" in result:
+        lines.append(f"by the rules of VOC: {_numbers(result['voc'])}")
+    _tell(asked, result, lines)
 
 
 def _predict(asked: Asked) -> None:

@@ -12,9 +12,11 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torso.data import Index
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
 
 CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
@@ -141,6 +143,32 @@ def check_suppressor(suppress: nn.Module) -> None:
         assert (found.scores[:, :-1] >= found.scores[:, 1:]).all(), "best first"
         assert (found.valid == (found.scores > 0)).all(), "padding has score 0 and is not valid"
         assert not found.boxes[~found.valid].any(), "padding is zero"
+
+
+def check_dataset(index: Index) -> None:
+    """An index of a data set is whole: as many rows everywhere as it promises, labels that are classes, real boxes.
+
+    Args:
+        index: what a reader of a format returns.
+    """
+    count, objects = len(index.paths), len(index.labels)
+    assert index.sizes.shape == (count, 2), f"sizes are [N, 2], got {list(index.sizes.shape)} for {count} pictures"
+    assert len(index.image_ids) == len(set(index.image_ids)) == count, "every picture has an id of its own"
+    assert len(index.offsets) == count + 1, "offsets are [N + 1]"
+    assert index.offsets[0] == 0, "offsets begin with 0"
+    assert index.offsets[-1] == objects, "offsets end with the number of objects"
+    assert (np.diff(index.offsets) >= 0).all(), "offsets never fall"
+    for name in ("boxes", "crowd", "difficult", "truncated", "area"):
+        assert len(getattr(index, name)) == objects, f"{name} has a row for each of the {objects} objects"
+    labels = index.labels if index.image_labels is None else index.image_labels
+    assert len(index.class_ids) == len(index.classes), "every class has its original id"
+    assert not len(labels) or 0 <= labels.min() <= labels.max() < len(index.classes), "labels are rows of classes"
+    size = np.repeat(index.sizes, np.diff(index.offsets), axis=0)
+    assert (index.boxes[:, 2:] > index.boxes[:, :2]).all(), "boxes have an area"
+    assert (index.boxes[:, :2] >= 0).all(), "boxes begin inside their picture"
+    assert (index.boxes[:, 2:] <= size).all(), "boxes end inside their picture"
+    missing = [path for path in index.paths if not (index.root / path).is_file()]
+    assert not missing, f"{len(missing)} pictures are not there, the first is {missing[0]}"
 
 
 def check_module(module: nn.Module, make_inputs: Callable[[], tuple[Any, ...]]) -> None:

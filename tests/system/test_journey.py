@@ -62,6 +62,8 @@ def test_the_exported_file_scores_as_the_run(run: Path, capsys: pytest.CaptureFi
     file = answer(capsys, "export", str(run), "--to", "onnx")["file"]
     shipped = answer(capsys, "eval", file)
     alone = answer(capsys, "eval", str(run / "model.safetensors"))
+    assert shipped["voc"] == pytest.approx(eager["voc"], abs=1e-4)
+    assert set(eager["voc"]) == {"all_points", "eleven_points"}
     assert eager["summary"].keys() >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
     for name, value in eager["summary"].items():
         assert shipped["summary"][name] == pytest.approx(value, abs=1e-4)

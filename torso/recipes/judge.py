@@ -15,7 +15,7 @@ from torch import Tensor
 from torso.config import DataError, RecipeError
 from torso.data import Index
 from torso.data.loader import Loader
-from torso.evaluate import classification, detection, figure, pictures, plots, report
+from torso.evaluate import classification, detection, figure, pictures, plots, report, voc
 from torso.evaluate.classification import ClassificationResult
 from torso.evaluate.detection import DetectionResult
 from torso.evaluate.predictions import Predictions, collect
@@ -53,7 +53,8 @@ def evaluate(
         out: folder for ``predictions.json`` (COCO results form) and ``evaluation.json``; none are written if ``None``.
 
     Returns:
-        ``summary``, ``per_class`` and what else the task has.
+        ``summary``, ``per_class`` and what else the task has; for a detector also ``voc``, the mean AP at
+        overlap 0.5 by the rules of PASCAL VOC (``all_points`` from 2010 on, ``eleven_points`` up to 2007).
     """
     artifact = load(path)
     recipe = Recipe.from_tree(artifact.config["recipe"], name=artifact.config["name"], overrides=overrides)
@@ -73,6 +74,9 @@ def evaluate(
         "seconds": round(time.monotonic() - began, 2),
         **result.to_dict(),
     }
+    if found.probabilities is None:
+        rules = {"all_points": False, "eleven_points": True}
+        answer["voc"] = {name: voc.evaluate(index, found, eleven_point=rule).mean for name, rule in rules.items()}
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
