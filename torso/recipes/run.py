@@ -30,6 +30,8 @@ from torso.train.seed import seed_everything
 __all__ = ["evaluate", "export", "load", "predict", "resume", "show", "train"]
 
 HEADLINE = {"detect": "AP", "classify": "accuracy"}
+# In results.csv and in the report, not in the line of an epoch.
+DETAILS = ("APs", "APm", "APl", "AR1", "AR10", "ARs", "ARm", "ARl", "top5", "macro_precision", "macro_recall")
 
 
 def train(
@@ -62,7 +64,7 @@ def train(
     # Absolute, so that a resume works from any folder.
     tree = {**recipe.tree, "data": {**recipe.tree["data"], "path": str(locate(settings["path"]))}}
     recipe = Recipe.from_tree(tree, name=recipe.name, header=recipe.header)
-    log = Log(quiet)
+    log = Log(quiet, hidden=DETAILS)
     work = _prepare(recipe, log)
     run = RunFolder.create(runs, work.task, name or recipe.name)
     run.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
@@ -82,7 +84,7 @@ def resume(path: str | Path, *, quiet: bool = False) -> dict[str, Any]:
     run = RunFolder(path)
     if not run.recipe.is_file() or not run.config.is_file():
         raise ModelError(f"{path} is not a run folder: expected recipe.yaml and config.json in it")
-    log = Log(quiet)
+    log = Log(quiet, hidden=DETAILS)
     if run.get_state().get("status") == "done" and run.report.is_file():
         config = read_config(run.config)
         log.say(f"{run.path} is done; its report is {run.report}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -20,10 +20,18 @@ class Log:
         quiet: say nothing at all.
         stream: where to; standard error by default, so that results on standard output stay clean.
         terminal: whether to draw; found out from the stream when None.
+        hidden: numbers of an epoch that are left to the files, so that its line fits on a screen.
     """
 
-    def __init__(self, quiet: bool = False, stream: TextIO | None = None, terminal: bool | None = None) -> None:
+    def __init__(
+        self,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        terminal: bool | None = None,
+        hidden: Collection[str] = (),
+    ) -> None:
         self.quiet = quiet
+        self.hidden = {*HIDDEN, *hidden}
         self.stream = sys.stderr if stream is None else stream
         self.terminal = self.stream.isatty() if terminal is None else terminal
         self._bar: Progress | None = None
@@ -52,7 +60,7 @@ class Log:
         numbers = "  ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in row.items()
-            if name not in HIDDEN
+            if name not in self.hidden
         )
         self.say(f"epoch {row['epoch']}/{self._epochs}  {numbers}  {_span(row['seconds'])}{self._left(row['step'])}")
 
