@@ -175,6 +175,21 @@ def test_a_classifier_goes_the_same_way(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(0 <= row["score"] <= 1 for row in rows)
 
 
+def test_a_damaged_picture_is_named_and_everything_else_goes_on(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(digits, folder)
+    split = (folder / "ImageSets" / "Main" / "val.txt").read_text().split()
+    victim = next((folder / "JPEGImages").glob(f"{split[0]}.*"))
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    broken = victim.read_bytes()
+    assert main(["train", "demo", f"data.path={folder}", *TINY, "--runs", str(tmp_path), "--quiet"]) == 0
+    report = json.loads((tmp_path / "detect" / "demo-1" / "data_report.json").read_text())
+    assert report["train"]["unreadable"] == []
+    named = [one["path"] for one in report["val"]["unreadable"]] + [one["path"] for one in report["val"]["problems"]]
+    assert [Path(path).name for path in named] == [victim.name]
+    assert victim.read_bytes() == broken
+
+
 def test_the_python_surface_does_the_same(digits: Path, tmp_path: Path) -> None:
     import torso
 

@@ -63,13 +63,14 @@ def train(
     settings = recipe.data.build()
     # Absolute, so that a resume works from any folder.
     tree = {**recipe.tree, "data": {**recipe.tree["data"], "path": str(locate(settings["path"]))}}
-    recipe = Recipe.from_tree(tree, name=recipe.name, header=recipe.header)
+    # Of the header only what it is: the cost and score it tells are not those of this run.
+    recipe = Recipe.from_tree(tree, name=recipe.name, header=recipe.header.partition("\n")[0])
     log = Log(quiet, hidden=DETAILS)
     work = _prepare(recipe, log)
     run = RunFolder.create(runs, work.task, name or recipe.name)
     run.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
     write_json(run.config, work.config)
-    write_json(run.data_report, {"train": work.train_index.report(), "val": work.val_index.report()})
+    write_data_report(run, work, {"train": [], "val": []})
     log.say(f"run      {run.path}")
     return _work(work, run, log)
 
@@ -172,8 +173,8 @@ def _finish(work: _Work, run: RunFolder, log: Log, loader: Any, seconds: float) 
     state = weights(chosen)
     work.model.load_state_dict(state)
     model = work.model.eval()
-    found, result = judge(model.predict, judging_loader(work.data, work.val_index), work.device)  # type: ignore[arg-type]
-    threshold = getattr(result, "threshold", None)
+    judging = judging_loader(work.data, work.val_index)
+    found, result = judge(model.predict, judging, work.device)  # type: ignore[arg-type]
     marks = result.to_dict()
     config = {**work.config, "metrics": marks["summary"], "threshold": marks.get("threshold")}
     save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, run.model)
@@ -181,14 +182,20 @@ def _finish(work: _Work, run: RunFolder, log: Log, loader: Any, seconds: float) 
     write_json(run.path / "predictions.json", found.to_coco(work.val_index))
     write_json(run.path / "evaluation.json", marks)
     artifact = Artifact(model, config, run.path, run.path)
-    skipped = sorted({*loader.skipped})
-    if skipped:
-        write_json(run.path / "skipped.json", [{"path": path, "reason": reason} for path, reason in skipped])
-        log.say(f"{len(skipped)} pictures could not be read and were left out: {run.path / 'skipped.json'}")
+    skipped = {"train": sorted({*loader.skipped}), "val": sorted({*judging.skipped})}
+    write_data_report(run, work, skipped)
+    if count := sum(map(len, skipped.values())):
+        log.say(f"{count} pictures could not be read and were left out, all named in {run.data_report}")
     write_report(run, artifact, loader, work.val_index, found, result, training=f"{seconds / 60:.1f} min")
-    log.say(f"report   {run.report}")
-    shown = threshold if threshold is not None else None
-    return {"run": str(run.path), "seconds": round(seconds, 1), "metrics": marks["summary"], "threshold": shown}
+    return {"run": str(run.path), "seconds": round(seconds, 1), "metrics": marks["summary"]}
+
+
+def write_data_report(run: RunFolder, work: _Work, skipped: dict[str, list[tuple[str, str]]]) -> None:
+    """``data_report.json``: the data in numbers, and everything of it that was left out or changed, with the reason."""
+    report = {"train": work.train_index.report(), "val": work.val_index.report()}
+    for split, pictures in skipped.items():
+        report[split]["unreadable"] = [{"path": path, "reason": reason} for path, reason in pictures]
+    write_json(run.data_report, report)
 
 
 def _device(name: str) -> str:
