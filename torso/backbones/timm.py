@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.backbones.weights import body_weights
+from torso.config import ModelError, nearest
 from torso.structures import Features
 
 
@@ -46,8 +47,6 @@ class Timm(nn.Module):
         places = {stride: place for place, stride in enumerate(info.reduction())}
         absent = [level for level in levels if 2**level not in places]
         if absent:
-            from torso.config import ModelError
-
             raise ModelError(
                 f"timm's {model} has no level {absent[0]}; its strides are {sorted(places)}: "
                 "choose levels among their logarithms"
@@ -71,8 +70,6 @@ class Timm(nn.Module):
             for known in (name, name.replace(".", "_")):  # timm joins nested names in some families
                 if known in modules:
                     return known
-        from torso.config import ModelError
-
         raise ModelError(
             f"frozen_stages={frozen_stages} ends at stride {2 ** (frozen_stages + 1)}, but in timm's {model} no "
             f"stage ends there; its strides are {sorted(places)}: choose less, or 0 to train everything"
@@ -136,10 +133,8 @@ class TimmTrunk(nn.Module):
 
 
 def create(model: str, *, drop_path_rate: float, **options: Any) -> Any:
-    """``timm.create_model`` without pretrained weights; options a model does not know are not passed on."""
+    """``timm.create_model`` without pretrained weights; a rate of 0 is not passed on: some models know none."""
     import timm
-
-    from torso.config import ModelError, nearest
 
     if not timm.is_model(model):
         near = nearest(model, timm.list_models())

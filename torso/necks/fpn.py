@@ -17,7 +17,7 @@ class FPN(nn.Module):
     """Top-down pathway with lateral 1x1 convolutions, nearest upsampling and addition, then a 3x3 on every level.
 
     ``[B, in_channels[i], H_i, W_i]`` a level to ``[B, channels, H_i, W_i]``, and ``extra`` coarser levels, each half
-    the size.
+    the size of the one before.
 
     Args:
         in_channels: channels of the levels that come in (wired).
@@ -25,9 +25,8 @@ class FPN(nn.Module):
         channels: channels of every level that goes out.
         extra: how many coarser levels to add (RetinaNet: 2, P6 and P7).
         extra_from: ``"output"``: strided 3x3 convolutions on the last output, ReLU between them (torchvision's
-            RetinaNet);
-            ``"input"``: the same on the backbone's last level (the paper's); ``"pool"``: subsampling, no weights
-            (Faster R-CNN).
+            RetinaNet); ``"input"``: the same on the backbone's last level (the paper's); ``"pool"``: subsampling, no
+            weights (Faster R-CNN).
         norm: normalisation after each convolution; none by default, as in the paper.
 
     Source: Feature Pyramid Networks for Object Detection, 2016, arXiv:1612.03144; P6 and P7 from RetinaNet,

@@ -44,9 +44,8 @@ class Artifact:
         return float(self.config.get("threshold") or 0.25)
 
 
-def describe(recipe: Recipe, classes: tuple[str, ...], class_ids: tuple[int, ...], **more: Any) -> dict[str, Any]:
+def describe(recipe: Recipe, task: str, classes: tuple[str, ...], class_ids: tuple[int, ...]) -> dict[str, Any]:
     """The content of ``config.json``: enough, with the weights, to evaluate, predict, export and resume."""
-    task = "classify" if recipe.model.name == "classifier" else "detect"
     return {
         "torso": torso.__version__,
         "name": recipe.name,
@@ -54,7 +53,6 @@ def describe(recipe: Recipe, classes: tuple[str, ...], class_ids: tuple[int, ...
         "classes": list(classes),
         "class_ids": list(class_ids),
         "recipe": recipe.tree,
-        **more,
     }
 
 

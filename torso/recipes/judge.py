@@ -23,6 +23,7 @@ from torso.recipes.artifact import Artifact, load
 from torso.recipes.recipe import Recipe
 from torso.recipes.sources import judging_loader, locate, open_split
 from torso.structures import Detections
+from torso.train import disk
 from torso.train.run_folder import RunFolder
 
 Result = DetectionResult | ClassificationResult
@@ -128,11 +129,11 @@ def write_report(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Readable JSON; numbers of numpy and torch as plain ones."""
+    """Readable JSON, numbers of numpy and torch as plain ones; a reader, or a crash, never finds half of it."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.generic | torch.Tensor | np.ndarray):
             return value.tolist()
         raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=plain) + "\n", encoding="utf-8")
+    disk.write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False, default=plain) + "\n").encode())

@@ -114,7 +114,7 @@ class _Work:
         self.model: nn.Module = plan.model.build(num_classes=len(classes))
         self.task = str(self.model.task)
         check_task(self.task, self.train_index)
-        self.config = describe(recipe, classes, self.train_index.class_ids)
+        self.config = describe(recipe, self.task, classes, self.train_index.class_ids)
 
 
 def _prepare(recipe: Recipe, log: Log, bare: bool = False) -> _Work:
