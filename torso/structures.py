@@ -56,6 +56,10 @@ class Targets(_Movable):
     ignore: Tensor  # [B, M] bool
     masks: Tensor | None = None  # [B, M, H, W] bool
     classes: Tensor | None = None  # [B] int64: the class of the whole picture (classification)
+    probabilities: Tensor | None = None  # [B, C] float32: the classes of a mixed picture; rows sum to 1
+    weights: Tensor | None = None  # [B, M] float32 in 0..1: how much an object of a mixed picture counts; None is 1
+    keypoints: Tensor | None = None  # [B, M, K, 3] float32: x, y in pixels of the network's input, visibility 0, 1, 2
+    segments: Tensor | None = None  # [B, H, W] uint8: the class of each pixel, 255 is ignored
 
     @classmethod
     def of_classes(cls, classes: Tensor) -> Targets:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torso.config import DataError
 from torso.data.decode import DecodeError, probe
@@ -30,6 +31,9 @@ class Object:
     crowd: bool = False
     difficult: bool = False
     truncated: bool = False
+    occluded: bool = False
+    pose: str = ""
+    keypoints: list[float] | None = None  # x, y, visibility for each of the index's keypoint names
     area: float | None = None
     mask: Mask = None
 
@@ -42,11 +46,15 @@ class Builder:
     classes: tuple[str, ...]
     class_ids: tuple[int, ...] = ()
     task: Task = "detect"
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
     problems: list[Problem] = field(default_factory=list)
     _paths: list[str] = field(default_factory=list)
     _sizes: list[tuple[int, int]] = field(default_factory=list)
     _ids: list[ImageId] = field(default_factory=list)
     _image_labels: list[int] = field(default_factory=list)
+    _segments: list[str | None] = field(default_factory=list)
+    _captions: list[list[str]] = field(default_factory=list)
     _counts: list[int] = field(default_factory=list)
     _objects: list[Object] = field(default_factory=list)
     _lost: list[Problem] = field(default_factory=list)
@@ -79,8 +87,19 @@ class Builder:
             self.report("wrong size", labels or image, message)
         return found.size
 
-    def image(self, path: Path, size: tuple[int, int], image_id: ImageId, label: int | None = None) -> None:
+    def image(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        image_id: ImageId,
+        label: int | None = None,
+        *,
+        segments: Path | None = None,
+        captions: Sequence[str] = (),
+    ) -> None:
         """Starts a picture; the objects that follow are its own."""
+        self._segments.append(None if segments is None else self._shown(segments))
+        self._captions.append(list(captions))
         self._paths.append(self._shown(path))
         self._sizes.append(size)
         self._ids.append(image_id)
@@ -137,7 +156,7 @@ class Builder:
             kind = "box mostly outside" if inside < 0.5 else "box clipped"
             self.report(kind, labels, f"{where} was clipped; {inside:.0%} of it is inside", row.line)
         area = None if row.area is None else row.area if row.mask is not None else row.area * inside
-        return Object(clipped, row.label, row.line, row.where, row.crowd, row.difficult, row.truncated, area, row.mask)
+        return replace(row, box=clipped, area=area)
 
     def finish(self) -> Index:
         """The index of all that was kept.
@@ -174,6 +193,13 @@ class Builder:
             classes=self.classes,
             class_ids=self.class_ids or tuple(range(len(self.classes))),
             masks=[row.mask for row in rows] if any(row.mask is not None for row in rows) else None,
+            occluded=np.array([row.occluded for row in rows], np.bool_) if any(row.occluded for row in rows) else None,
+            poses=[row.pose for row in rows] if any(row.pose for row in rows) else None,
+            keypoints=_keypoints(rows, len(self.keypoint_names)),
+            keypoint_names=self.keypoint_names,
+            skeleton=self.skeleton,
+            segments=self._segments if any(path is not None for path in self._segments) else None,
+            captions=self._captions if any(self._captions) else None,
             image_labels=np.array(self._image_labels, np.int64) if self.task == "classify" else None,
             problems=tuple(self.problems),
         )
@@ -182,6 +208,14 @@ class Builder:
         """Relative to the root where it lies inside."""
         path = Path(path)
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def _keypoints(rows: Sequence[Object], count: int) -> NDArray[np.float64] | None:
+    """``[T, count, 3]``; what has none is all unlabelled."""
+    if not count:
+        return None
+    blank = [0.0] * (3 * count)
+    return np.array([row.keypoints or blank for row in rows], np.float64).reshape(-1, count, 3)
 
 
 def _show(box: tuple[float, ...]) -> str:

@@ -20,14 +20,14 @@ Pixels = NDArray[np.uint8]
 """``[H, W, 3]`` RGB."""
 
 
-def decode(source: Path | str | bytes, max_scale_down: float = 1, *, pillow: bool = False) -> Pixels:
+def decode(source: Path | str | bytes | Pixels, max_scale_down: float = 1, *, pillow: bool = False) -> Pixels:
     """Reads a picture as upright 8-bit RGB.
 
     Grey and palette become RGB, CMYK is converted, alpha is dropped (not composited), 16 bits are divided by 257,
     floating point in 0..1 is multiplied by 255, of an animation the first frame counts.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: a path, the bytes of a file, or pixels ``[H, W]`` or ``[H, W, 3]`` that are RGB already.
         max_scale_down: the picture may be returned up to this many times smaller (a power of two up to 8 inside
             the JPEG decoder, where that is nearly free); other formats are returned in full size.
         pillow: decode JPEG with Pillow too, for comparison with other libraries.
@@ -38,6 +38,8 @@ def decode(source: Path | str | bytes, max_scale_down: float = 1, *, pillow: boo
     Raises:
         DecodeError: with the path and the reason.
     """
+    if isinstance(source, np.ndarray):
+        return source if source.ndim == 3 else np.repeat(source[..., None], 3, axis=2)
     path, data = read(source)
     jpeg = jpeg_header(data)
     if jpeg is not None:

@@ -17,11 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.config import DataError
+from torso.data.stores import Picture, Store
 
-Task = Literal["detect", "classify"]
+Task = Literal["detect", "classify", "segment", "unlabeled"]
 ImageId = int | str
 Mask = list[list[float]] | dict[str, Any] | None
 """Polygons ``[[x, y, x, y, ...], ...]`` in pixels, a COCO run-length dict, or nothing."""
+
+PER_PICTURE = ("paths", "image_ids", "sizes", "image_labels", "segments", "captions", "places")
+PER_OBJECT = (
+    "boxes", "labels", "crowd", "difficult", "truncated", "occluded", "area", "masks", "poses", "keypoints"
+)  # fmt: skip
 
 SHOWN = 5  # problems a message lists before it counts the rest
 
@@ -72,8 +78,17 @@ class Index:
     area: NDArray[np.float64]  # [T] pixels
     classes: tuple[str, ...]
     class_ids: tuple[int, ...]
+    occluded: NDArray[np.bool_] | None = None  # [T]
     masks: list[Mask] | None = None  # T entries
+    poses: list[str] | None = None  # T entries: VOC's view of the object ("Left", "Frontal", ...)
+    keypoints: NDArray[np.float64] | None = None  # [T, K, 3] x, y, visibility (0 unlabelled, 1 hidden, 2 visible)
+    keypoint_names: tuple[str, ...] = ()  # K
+    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of keypoints, counted from 0
     image_labels: NDArray[np.int64] | None = None  # [N], classification
+    segments: list[str | None] | None = None  # N paths (as ``paths``) of PNG whose pixels are classes, 255 ignored
+    captions: list[list[str]] | None = None  # N
+    store: Store | None = None  # where pictures come from that are no files of their own
+    places: NDArray[np.int64] | None = None  # [N, k] where the store finds them
     problems: tuple[Problem, ...] = ()
     fingerprint: str = ""
 
@@ -85,32 +100,33 @@ class Index:
             object.__setattr__(self, "fingerprint", _fingerprint(self))
 
     def file(self, row: int) -> Path:
-        """The picture's path; ``root / absolute`` is the absolute path."""
+        """The picture's path; ``root / absolute`` is the absolute path. In a store it is a name for messages only."""
         return self.root / self.paths[row]
+
+    def picture(self, row: int) -> Picture:
+        """What `torso.data.decode.decode` takes: the file, or the store's bytes or pixels."""
+        if self.store is None or self.places is None:
+            return self.file(row)
+        return self.store.read(self.places[row])
+
+    def segment_file(self, row: int) -> Path | None:
+        """The PNG whose pixels are classes."""
+        named = None if self.segments is None else self.segments[row]
+        return None if named is None else self.root / named
 
     def objects(self, row: int) -> slice:
         """The rows of the objects on picture ``row``."""
         return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
 
     def select(self, rows: Sequence[int]) -> Index:
-        """The index of some pictures, in the order given; problems stay."""
-        objects = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
-        kept = np.concatenate([*objects, np.zeros(0, np.int64)]).astype(np.int64)
-        counts = [len(part) for part in objects]
-        return replace(
-            self,
-            paths=[self.paths[row] for row in rows],
-            image_ids=[self.image_ids[row] for row in rows],
-            sizes=self.sizes[list(rows)],
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            **{
-                name: getattr(self, name)[kept]
-                for name in ("boxes", "labels", "crowd", "difficult", "truncated", "area")
-            },
-            masks=None if self.masks is None else [self.masks[row] for row in kept],
-            image_labels=None if self.image_labels is None else self.image_labels[list(rows)],
-            fingerprint="",
-        )
+        """The index of some pictures, in the order given (one may come twice); problems stay."""
+        rows = [int(row) for row in rows]
+        spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        kept = np.concatenate([*spans, np.zeros(0, np.int64)]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int64)
+        columns: dict[str, Any] = {name: _taken(getattr(self, name), rows) for name in PER_PICTURE}
+        columns |= {name: _taken(getattr(self, name), kept) for name in PER_OBJECT}
+        return replace(self, **columns, offsets=offsets, fingerprint="")
 
     def raise_if_fatal(self) -> None:
         """Stops before training.
@@ -143,12 +159,79 @@ class Index:
         }
 
 
+def joined(indexes: Sequence[Index]) -> Index:
+    """Several indexes of the same task and classes as one; paths become absolute where the roots differ.
+
+    Raises:
+        DataError: nothing to join, or classes, tasks or stores that differ.
+    """
+    if not indexes:
+        raise DataError("expected at least one split, came none")
+    first = indexes[0]
+    for other in indexes[1:]:
+        if (other.task, other.classes, other.keypoint_names) != (first.task, first.classes, first.keypoint_names):
+            raise DataError(
+                f"{first.root} and {other.root} differ in task or classes: {first.classes}, {other.classes}"
+            )
+        if (other.store is None) != (first.store is None) or (other.store is not None and other.store != first.store):
+            raise DataError(f"{first.root} and {other.root} are kept in different stores and cannot be joined")
+    if len(indexes) == 1:
+        return first
+    indexes = [_rooted(index, first.root) for index in indexes]
+    columns: dict[str, Any] = {}
+    for name in PER_PICTURE:
+        columns[name] = _chained([(getattr(index, name), len(index)) for index in indexes])
+    for name in PER_OBJECT:
+        columns[name] = _chained([(getattr(index, name), len(index.labels)) for index in indexes])
+    counts = np.concatenate([np.diff(index.offsets) for index in indexes])
+    ids: list[ImageId] = columns["image_ids"]
+    if len(set(ids)) != len(ids):  # two sources count from 1: paths tell pictures apart
+        columns["image_ids"] = list(columns["paths"])
+    return replace(
+        first,
+        **columns,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        problems=tuple(problem for index in indexes for problem in index.problems),
+        fingerprint="",
+    )
+
+
+def _taken(column: Any, rows: Any) -> Any:
+    if column is None or isinstance(column, np.ndarray):
+        return None if column is None else column[rows]
+    return [column[row] for row in rows]
+
+
+def _chained(parts: Sequence[tuple[Any, int]]) -> Any:
+    """Columns one after the other; where only some have one, the others get what says nothing."""
+    present = [column for column, _ in parts if column is not None]
+    if not present:
+        return None
+    if isinstance(present[0], np.ndarray):
+        like = present[0]
+        blank = [np.zeros((count, *like.shape[1:]), like.dtype) for _, count in parts]
+        return np.concatenate([b if c is None else c for (c, _), b in zip(parts, blank, strict=True)])
+    nothing: Any = "" if isinstance(next(iter(present[0]), None), str) else None
+    return [item for column, count in parts for item in ([nothing] * count if column is None else column)]
+
+
+def _rooted(index: Index, root: Path) -> Index:
+    """The same index with its paths under another root."""
+    if index.root == root or index.store is not None:
+        return index
+    named = [None if path is None else str(index.root / path) for path in index.segments or []]
+    return replace(
+        index, root=root, paths=[str(index.root / path) for path in index.paths], segments=named or index.segments
+    )
+
+
 def _fingerprint(index: Index) -> str:
     """A hash of everything a training sees of the labels; where the files lie does not count."""
     digest = hashlib.sha256()
     for text in (index.task, *index.classes, *index.paths):
         digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
     arrays = [index.sizes, index.boxes, index.labels, index.offsets, index.crowd, index.difficult, index.image_labels]
+    arrays += [index.keypoints, index.places]
     for array in arrays:
         digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:32]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from torso.data.decode import Pixels, decode
+from torso.data.stores import Picture
 from torso.data.views import Matrix, View, inverse, scaling, shifting
 
 _AVERAGE = 1.5  # shrink factor from which on pixels are averaged
 
 
-def load(path: Path, view: View) -> Pixels:
+def load(picture: Picture, view: View) -> Pixels:
     """Decodes a picture, inside the JPEG decoder as small as the view allows without losing detail."""
-    return decode(path, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow)
+    return decode(picture, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow)
 
 
 def resized(pixels: Pixels, size: tuple[int, int], into: Pixels | None = None) -> Pixels:

@@ -153,7 +153,7 @@ class Samples(Dataset[Loaded]):
         info = get_worker_info()
         worker = info.id if info is not None else 0
         self.current[worker] = row
-        pixels = load(self.index.file(row), view)
+        pixels = load(self.index.picture(row), view)
         self.current[worker] = -1
         return pixels
 
@@ -170,7 +170,7 @@ class Samples(Dataset[Loaded]):
             scale = min(max(self.size[0] / width, self.size[1] / height), 1.0)
             view = View.of((width, height), self.size).then(scaling(scale, scale))
             try:
-                pixels = shrunk(load(self.index.file(row), view), view)
+                pixels = shrunk(load(self.index.picture(row), view), view)
             except DecodeError:
                 continue  # met again, and named, when its turn comes
             left -= pixels.nbytes

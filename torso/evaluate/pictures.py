@@ -213,7 +213,7 @@ def _open(index: Index, row: int) -> tuple[Pixels, Floats] | None:
 
     width, height = (int(value) for value in index.sizes[row])
     try:
-        pixels, _ = _shrink(decode(index.file(row), max(1.0, max(width, height) / SIDE)))
+        pixels, _ = _shrink(decode(index.picture(row), max(1.0, max(width, height) / SIDE)))
     except DataError:
         return None
     scale = pixels.shape[1] / width if width else 1.0

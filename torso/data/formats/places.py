@@ -7,8 +7,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from torso.config import DataError
 from torso.data.index import Index
+from torso.data.stores import Picture
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
@@ -73,11 +77,23 @@ def copied(index: Index, folder: Path) -> list[str]:
     names = []
     for row in range(len(index)):
         source = index.file(row)
+        if isinstance(index.picture(row), np.ndarray):  # pixels have no file yet
+            source = source.with_suffix(".png")
         name, number = source.name, 1
         # Labels are found by the stem, so that must differ, not only the name.
         while Path(name).stem.casefold() in taken:
             name, number = f"{source.stem}_{number}{source.suffix}", number + 1
         taken.add(Path(name).stem.casefold())
-        shutil.copyfile(source, folder / name)
+        _copy(index.picture(row), folder / name)
         names.append(name)
     return names
+
+
+def _copy(picture: Picture, file: Path) -> None:
+    """A picture into a file of its own, byte for byte where it is one already."""
+    if isinstance(picture, Path):
+        shutil.copyfile(picture, file)
+    elif isinstance(picture, bytes):
+        file.write_bytes(picture)
+    else:
+        Image.fromarray(picture).save(file)

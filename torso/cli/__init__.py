@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 import torso
-
-Asked = argparse.Namespace
-
-SHOWN = 20  # problems of a split
+from torso.cli import data
+from torso.cli.tell import Asked, Unread, numbers, table, tell
 
 EPILOG = """\
 anything of a recipe is changed with key=value (or --key value):
   torso train retinanet data.path=DIR model.neck.channels=64 train.epochs=3
 exit codes: 0 done, 2 recipe or command, 3 data, 4 model or checkpoint, 5 export,
             75 preempted, 130 interrupted, 1 anything else"""
-
-
-class _Unread(Exception):  # noqa: N818 (it is no error)
-    """Nobody reads on: ``torso parts | head``. Not BrokenPipeError, which may come from a worker and should be told."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except (_Unread, BrokenPipeError):  # and Python must not complain when it flushes at its end
+    except (Unread, BrokenPipeError):  # and Python must not complain when it flushes at its end
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -128,19 +120,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
     _recipe_verbs(verb)
     _run_verbs(verb)
-    data = choices.add_parser("data", help="make or check a data set", description="Make or check a data set.", **look)
-    among = data.add_subparsers(title="verbs", metavar="VERB", required=True)
-    add = verb("data make", _data_make, "Write the built-in data set.", among)
-    add("what", choices=["digits"], help="handwritten digits on photographs")
-    add("folder", metavar="DIR", help="where to; made when it is missing")
-    add("--format", default="voc", choices=["voc", "coco", "yolo", "folder"])
-    add("--count", type=int, default=400, help="pictures in all (%(default)s)")
-    add("--size", type=int, default=256, help="side of a picture in pixels (%(default)s)")
-    add("--seed", type=int, default=0)
-    add = verb("data check", _data_check, "Say what a data set is, and what is wrong with it.", among)
-    add("folder", metavar="DIR", help="VOC, COCO, YOLO or class folders; which is found out")
-    add("--split", help="only this split")
-    add("--format", choices=["voc", "coco", "yolo", "folder"], help="where it is not recognised")
+    group = choices.add_parser("data", help="make, check or change a data set", **look)
+    data.verbs(verb, group.add_subparsers(title="verbs", metavar="VERB", required=True))
     return parser, verbs
 
 
@@ -187,19 +168,19 @@ def _train(asked: Asked) -> None:
     from torso.recipes import run
 
     result = run.train(asked.recipe, asked.overrides, runs=asked.runs, name=asked.name, quiet=asked.quiet)
-    _tell(asked, result, _trained(result))
+    tell(asked, result, _trained(result))
 
 
 def _resume(asked: Asked) -> None:
     from torso.recipes import run
 
     result = run.resume(asked.run, quiet=asked.quiet)
-    _tell(asked, result, _trained(result))
+    tell(asked, result, _trained(result))
 
 
 def _trained(result: Mapping[str, Any]) -> Iterator[str]:
     folder = result["run"]
-    yield f"{_numbers(result['metrics'])}  in {result['seconds']:.0f} s"
+    yield f"{numbers(result['metrics'])}  in {result['seconds']:.0f} s"
     yield f"report   {folder}/report.html"
     yield f"next     torso eval {folder} | torso predict {folder} IMAGE | torso export {folder} --to onnx"
 
@@ -209,10 +190,10 @@ def _eval(asked: Asked) -> None:
 
     result = run.evaluate(asked.model, asked.overrides, split=asked.split, out=asked.out)
     where = f"{result['split']}: {result['images']} pictures of {result['data']}, {result['seconds']:.1f} s"
-    lines = [where, *_table(result.get("per_class", [])), _numbers(result["summary"])]
+    lines = [where, *table(result.get("per_class", [])), numbers(result["summary"])]
     if "voc" in result:
-        lines.append(f"by the rules of VOC: {_numbers(result['voc'])}")
-    _tell(asked, result, lines)
+        lines.append(f"by the rules of VOC: {numbers(result['voc'])}")
+    tell(asked, result, lines)
 
 
 def _predict(asked: Asked) -> None:
@@ -220,30 +201,30 @@ def _predict(asked: Asked) -> None:
 
     result = run.predict(asked.model, asked.inputs, out=asked.out, threshold=asked.threshold)
     lines = [f"skipped  {one['path']}: {one['reason']}" for one in result["skipped"]]
-    _tell(asked, result, [*lines, f"{result['images']} pictures, drawn and in predictions.json: {result['out']}"])
+    tell(asked, result, [*lines, f"{result['images']} pictures, drawn and in predictions.json: {result['out']}"])
 
 
 def _export(asked: Asked) -> None:
     from torso.recipes import run
 
     result = run.export(asked.model, asked.to, out=asked.out, say=print)
-    _tell(asked, result, [f"{result['file']}  {result['size'] / 1e6:.1f} MB, verified"])
+    tell(asked, result, [f"{result['file']}  {result['size'] / 1e6:.1f} MB, verified"])
 
 
 def _show(asked: Asked) -> None:
     from torso.recipes import run
 
     result = run.show(asked.target, asked.overrides)
-    _tell(asked, result, _shown(result))
+    tell(asked, result, _shown(result))
 
 
 def _shown(result: Mapping[str, Any]) -> Iterator[str]:
     yield str(result["yaml"])
-    yield from _table(result["parts"], ["path", "id", "source"])
+    yield from table(result["parts"], ["path", "id", "source"])
     counts = result["parameters"]
     total = {"all": sum(counts.values())}
     yield ""
-    yield from _table([{"section": name, "parameters": f"{count:,}"} for name, count in {**counts, **total}.items()])
+    yield from table([{"section": name, "parameters": f"{count:,}"} for name, count in {**counts, **total}.items()])
     for group in result.get("groups", []):
         yield "group    " + "  ".join(f"{key} {value}" for key, value in group.items())
 
@@ -255,96 +236,10 @@ def _parts(asked: Asked) -> None:
 
     if asked.schema:
         asked.json = True
-        _tell(asked, schema.recipe_schema(), [])
+        tell(asked, schema.recipe_schema(), [])
     elif asked.name:
         row, text = parts.page(asked.role, asked.name)
-        _tell(asked, asdict(row) | {"text": text}, [f"{row.id}  ({row.provider})", row.signature, "", text])
+        tell(asked, asdict(row) | {"text": text}, [f"{row.id}  ({row.provider})", row.signature, "", text])
     else:
         rows = [asdict(row) for row in parts.rows(asked.role)]
-        _tell(asked, rows, _table(rows, ["id", "year", "summary"]))
-
-
-def _data_make(asked: Asked) -> None:
-    from torso.data import digits
-
-    folder = digits.make(asked.folder, format=asked.format, count=asked.count, size=asked.size, seed=asked.seed)
-    result = {"path": str(folder), "format": asked.format, "count": asked.count}
-    _tell(asked, result, [f"{asked.count} pictures in {asked.format} form: {folder}"])
-
-
-def _data_check(asked: Asked) -> None:
-    from pathlib import Path
-
-    from torso.data.formats import FORMATS, open_index, recognise
-
-    folder = Path(asked.folder)
-    name = asked.format or recognise(folder)
-    splits = [asked.split] if asked.split else FORMATS[name].splits(folder)
-    indexes = {split: open_index(folder, split, format=name) for split in splits}
-    reports = {split: index.report() for split, index in indexes.items()}
-    result = {"path": str(folder), "format": name, "splits": reports}
-    _tell(asked, result, _checked(result))
-    for index in indexes.values():
-        index.raise_if_fatal()
-
-
-def _checked(result: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{result['path']}: {result['format']}"
-    for split, report in result["splits"].items():
-        objects = f", {report['objects']} objects" if report["task"] == "detect" else ""
-        yield f"\n{split}: {report['images']} pictures{objects}"
-        yield from _table([{"class": name, "count": count} for name, count in report["classes"].items()])
-        problems = report["problems"]
-        for problem in problems[:SHOWN]:
-            at = f"{problem['path']}:{problem['line']}" if problem["line"] else problem["path"]
-            yield f"  {'WRONG ' if problem['fatal'] else ''}{at}: {problem['message']}"
-        if len(problems) > SHOWN:
-            yield f"  and {len(problems) - SHOWN} more: --json has all"
-
-
-# ---------------------------------------------------------------- how it is told
-
-
-def _tell(asked: Asked, result: Any, lines: Iterable[str]) -> None:
-    """The result as JSON, or the lines for a person."""
-    if asked.json:
-        lines = [json.dumps(_plain(result), indent=1, ensure_ascii=False)]
-    try:
-        for line in lines:
-            print(line, file=asked.stdout)
-    except BrokenPipeError as error:
-        raise _Unread from error
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN, and nothing of numpy."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
-
-
-def _numbers(marks: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name} {_cell(value)}" for name, value in marks.items())
-
-
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> Iterator[str]:
-    """Rows in columns; the last column is cut at the edge of a terminal, never in a pipe."""
-    if not rows:
-        return
-    columns = columns or list(rows[0])
-    cells = [[*columns], *([_cell(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for row in cells:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield line if room is None or len(line) <= room else line[: room - 1] + "…"
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        tell(asked, rows, table(rows, ["id", "year", "summary"]))
