@@ -29,7 +29,7 @@ ROLES: dict[str, str] = {
     "activation": "torso.nn.activations:ACTIVATIONS",
     "norm": "torso.nn.norms:NORMS",
     "transform": "torso.data.transforms:TRANSFORMS",
-    "format": "torso.data.formats:FORMATS",
+    "format": "torso.data.parts:FORMAT_PARTS",
     "optimizer": "torso.train.optim:OPTIMIZERS",
     "schedule": "torso.train.schedules:SCHEDULES",
     "trick": "torso.train.tricks:TRICKS",

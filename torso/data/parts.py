@@ -1,0 +1,12 @@
+"""Everything of the role ``format``: the formats themselves, and the tools that read, write, change and judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torso.data.formats import FORMATS
+
+FORMAT_PARTS: dict[str, Callable[..., Any]] = {
+    **FORMATS,
+}
