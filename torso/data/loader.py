@@ -16,14 +16,18 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import multiprocessing
 from torch.utils.data import DataLoader
 
 from torso.config import DataError
+from torso.data.draws import order
 from torso.data.index import Index
+from torso.data.pictures import Pictures
 from torso.data.samples import Loaded, Samples
-from torso.data.transforms import Transform
+from torso.data.scene import Edit, Mix
 from torso.data.workers import prepare, shielded
 from torso.structures import Batch
 
@@ -49,12 +53,14 @@ class Loader:
         max_bad: the largest fraction of an epoch that may be unreadable (more than five pictures are needed).
         cache_bytes: keep up to so many bytes of decoded pictures, shrunk to the canvas, in memory.
         timeout: seconds to wait for a batch from the workers.
+        mix_until: from this epoch on transforms that mix pictures (mosaic, mix-up, ...) are left out.
+        multiscale: range of a factor of ``size`` that each batch draws, to multiples of 32 pixels.
     """
 
     def __init__(
         self,
         index: Index,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Edit | Mix] = (),
         *,
         size: tuple[int, int],
         batch: int,
@@ -65,6 +71,8 @@ class Loader:
         max_bad: float = 0.01,
         cache_bytes: int = 0,
         timeout: float = 600,
+        mix_until: int | None = None,
+        multiscale: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         if drop_last and len(index) < batch:
             raise DataError(f"{index.root}: a batch of {batch} needs as many pictures, the split has {len(index)}")
@@ -73,7 +81,19 @@ class Loader:
         self.drop_last = drop_last
         self.max_bad = max_bad
         self.skipped: list[tuple[str, str]] = []
-        self._samples = Samples(index, transforms, size, seed, shuffle, cache_bytes, max(workers, 1))
+        self._pictures = Pictures(index, size, cache_bytes, max(workers, 1))
+        self._samples = Samples(
+            index,
+            transforms,
+            size,
+            seed=seed,
+            sampler=_Rows(len(index), shuffle),
+            replace=shuffle,
+            batch=batch,
+            pictures=self._pictures,
+            mix_until=mix_until,
+            multiscale=multiscale,
+        )
         self._positions: list[list[tuple[int, int]]] = []
         self._workers = workers
         self._timeout = timeout
@@ -120,7 +140,7 @@ class Loader:
                 yield self._samples.batch(keys)
             return
         if self._loader is None:
-            self._samples.fill_cache()
+            self._pictures.fill()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # how many workers there are is the user's to say
                 self._loader, batches = self._start()
@@ -171,7 +191,7 @@ class Loader:
 
     def _failed(self, batches: Any, error: Exception) -> DataError:
         """What the workers were at when one died or hung; and ends them, since they ignore polite signals."""
-        rows = [row for row in self._samples.current.tolist() if row >= 0]
+        rows = [row for row in self._pictures.current.tolist() if row >= 0]
         _end(weakref.ref(batches), kill=True)
         self._loader = None
         files = ", ".join(self.index.paths[row] for row in rows) or "none"
@@ -179,6 +199,18 @@ class Loader:
             f"{self.index.root}: a loader worker died or hung ({str(error).splitlines()[0]}); "
             f"being read: {files}. Check these files, or run with workers=0 to see the failure itself"
         )
+
+
+class _Rows:
+    """All rows once, in a new order each epoch or as they are."""
+
+    def __init__(self, count: int, shuffle: bool) -> None:
+        self.count = count
+        self.shuffle = shuffle
+
+    def rows(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The order of one epoch."""
+        return order(self.count, seed, epoch, self.shuffle)
 
 
 def _as_it_is(loaded: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from torso.data.decode import Pixels, decode
+from torso.data.scene import Layer, Scene
 from torso.data.stores import Picture
-from torso.data.views import Matrix, View, inverse, scaling, shifting
+from torso.data.views import Matrix, Points, View, inverse, move_points, scaling, shifting
 
 _AVERAGE = 1.5  # shrink factor from which on pixels are averaged
 
@@ -50,44 +52,124 @@ def render(pixels: Pixels, view: View, into: Pixels | None = None) -> tuple[Pixe
         The canvas ``[H, W, 3]`` uint8 and the view as it was really drawn: without rotation or shear the crop is
         snapped to whole pixels, and boxes that follow the returned matrix fit the drawing exactly.
     """
+    canvas = np.empty((view.size[1], view.size[0], 3), np.uint8) if into is None else into
+    canvas[:] = view.fill
+    drawn = laid(pixels, Layer(0, view), canvas).view
+    tint(canvas, view.color)
+    finish(canvas, view)
+    return canvas, drawn
+
+
+def draw(scene: Scene, pixels_of: Callable[[Layer], Pixels], canvas: Pixels) -> Scene:
+    """Draws a scene on the canvas ``[H, W, 3]``, layer after layer.
+
+    Args:
+        scene: what is to be drawn.
+        pixels_of: the decoded picture of a layer, ``[h, w, 3]``; it may be smaller than the file's.
+        canvas: is overwritten.
+
+    Returns:
+        The scene as it was really drawn: see `render`.
+    """
+    canvas[:] = scene.canvas.fill
+    colors = [layer.view.color for layer in scene.layers]
+    alike = all(color is colors[0] or np.array_equal(color, colors[0]) for color in colors)
+    drawn = []
+    for layer in scene.layers:
+        pixels = pixels_of(layer)
+        if layer.opacity < 1 or layer.stencil is not None or not alike:
+            drawn.append(_over(pixels, layer, canvas, tinted=not alike))
+        else:
+            drawn.append(laid(pixels, layer, canvas))
+    if alike:
+        tint(canvas, colors[0])
+    finish(canvas, scene.canvas)
+    return replace(scene, layers=tuple(drawn))
+
+
+def laid(pixels: Pixels, layer: Layer, canvas: Pixels) -> Layer:
+    """Puts a picture, or its part, where its view says; nothing else of the canvas changes. Returns what was done."""
+    view = layer.view
     height, width = pixels.shape[:2]
     decoded = scaling(view.source[0] / width, view.source[1] / height)  # decoded -> source
     matrix = view.matrix @ decoded
-    canvas = np.empty((view.size[1], view.size[0], 3), np.uint8) if into is None else into
-    canvas[:] = view.fill
-    if matrix[0, 1] == 0 and matrix[1, 0] == 0:
-        matrix = _place(pixels, matrix, canvas)
-    else:
-        matrix = _warp(pixels, matrix, canvas)
-    if not np.array_equal(view.color, np.eye(3, 4)):
-        cv2.transform(canvas, view.color, dst=canvas)
-    return canvas, replace(view, matrix=matrix @ inverse(decoded))
+    part = None if layer.part is None else layer.part / (decoded[0, 0], decoded[1, 1])
+    if matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1] or (part is not None and not _upright(part)):
+        _warp(pixels, matrix, canvas, part)
+        return layer
+    drawn = _place(pixels, matrix, canvas, part)
+    return replace(layer, view=replace(view, matrix=drawn @ inverse(decoded)))
 
 
-def _place(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
+def tint(canvas: Pixels, color: Matrix) -> None:
+    """One colour product, in place."""
+    if not np.array_equal(color, _PLAIN):
+        cv2.transform(canvas, color, dst=canvas)
+
+
+def finish(canvas: Pixels, view: View) -> None:
+    """What comes after all layers: erased regions, then filters."""
+    for erased in view.erased:
+        # cv2 counts from pixel centres and fills those on the edge too; in 1/16 of a pixel.
+        corners = np.rint((erased.polygons - 0.5) * 16).astype(np.int32)
+        if erased.fill == "noise":
+            mask = np.zeros(canvas.shape[:2], np.uint8)
+            cv2.fillPoly(mask, list(corners), 1, shift=4)
+            noise = np.random.Generator(np.random.PCG64(erased.seed)).integers(0, 256, canvas.shape, np.uint8)
+            np.copyto(canvas, noise, where=mask[..., None].astype(bool))
+        else:
+            cv2.fillPoly(canvas, list(corners), erased.fill, shift=4)
+    for one in view.filters:
+        canvas[:] = one.pixels(canvas)
+
+
+def _over(pixels: Pixels, layer: Layer, canvas: Pixels, *, tinted: bool) -> Layer:
+    """Blends a layer over the canvas inside its frame and, where it has one, its stencil."""
+    own = np.empty_like(canvas)
+    own[:] = layer.view.fill
+    layer = laid(pixels, layer, own)
+    if tinted:
+        tint(own, layer.view.color)
+    x0, y0, x1, y1 = np.rint(layer.frame[0]).astype(int)
+    place = (slice(y0, y1), slice(x0, x1))
+    cv2.addWeighted(own[place], layer.opacity, canvas[place], 1 - layer.opacity, 0, dst=own[place])
+    canvas[place] = own[place]
+    return layer
+
+
+def _upright(part: Points) -> bool:
+    """Whether four corners are a rectangle along the axes."""
+    x, y = np.sort(part[:, 0]), np.sort(part[:, 1])
+    return bool(np.allclose([x[0], x[2], y[0], y[2]], [x[1], x[3], y[1], y[3]]))
+
+
+def _place(pixels: Pixels, matrix: Matrix, canvas: Pixels, part: Points | None) -> Matrix:
     """Crop, resize, flip: straight into the canvas. Returns the matrix of what was done."""
     height, width = pixels.shape[:2]
-    x = _span(matrix[0, 0], matrix[0, 2], width, canvas.shape[1])
-    y = _span(matrix[1, 1], matrix[1, 2], height, canvas.shape[0])
+    (left, top), (right, bottom) = ((0, 0), (width, height)) if part is None else (part.min(0), part.max(0))
+    x = _span(matrix[0, 0], matrix[0, 2], (left, right), width, canvas.shape[1])
+    y = _span(matrix[1, 1], matrix[1, 2], (top, bottom), height, canvas.shape[0])
     if x is None or y is None:
         return matrix
     (sx0, sx1, dx0, dx1), (sy0, sy1, dy0, dy1) = x, y
-    part, place = pixels[sy0:sy1, sx0:sx1], canvas[dy0:dy1, dx0:dx1]
+    piece, place = pixels[sy0:sy1, sx0:sx1], canvas[dy0:dy1, dx0:dx1]
     size, flips = (dx1 - dx0, dy1 - dy0), (bool(matrix[0, 0] < 0), bool(matrix[1, 1] < 0))
     if size != (sx1 - sx0, sy1 - sy0):
-        part = resized(part, size, None if any(flips) else place)
+        piece = resized(piece, size, None if any(flips) else place)
     if any(flips):
-        cv2.flip(part, {(True, False): 1, (False, True): 0, (True, True): -1}[flips], dst=place)
-    elif part is not place:
-        place[:] = part
+        cv2.flip(piece, {(True, False): 1, (False, True): 0, (True, True): -1}[flips], dst=place)
+    elif piece is not place:
+        place[:] = piece
     a, c = _line(sx0, sx1, dx0, dx1, flips[0])
     e, f = _line(sy0, sy1, dy0, dy1, flips[1])
     return np.array([[a, 0.0, c], [0.0, e, f], [0.0, 0.0, 1.0]])
 
 
-def _span(scale: float, shift: float, source: int, canvas: int) -> tuple[int, int, int, int] | None:
-    """Whole pixels ``s0..s1`` of the source that fill ``d0..d1`` of the canvas along one axis; None when none do."""
-    ends = sorted((shift, shift + scale * source))
+def _span(
+    scale: float, shift: float, part: tuple[float, float], source: int, canvas: int
+) -> tuple[int, int, int, int] | None:
+    """Whole pixels ``s0..s1`` of a part of the source that fill ``d0..d1`` of the canvas along one axis; or None."""
+    ends = sorted((shift + scale * max(part[0], 0.0), shift + scale * min(part[1], source)))
     d0, d1 = round(max(ends[0], 0.0)), round(min(ends[1], float(canvas)))
     if d1 <= d0:
         return None
@@ -102,17 +184,29 @@ def _line(s0: int, s1: int, d0: int, d1: int, flipped: bool) -> tuple[float, flo
     return (-scale, d1 + scale * s0) if flipped else (scale, d0 - scale * s0)
 
 
-def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels) -> Matrix:
-    """One affine warp with bilinear sampling into the canvas."""
+def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels, part: Points | None) -> None:
+    """One warp with bilinear sampling into the canvas; what the picture does not reach stays as it is."""
     shrink = int(1 / max(float(np.linalg.norm(matrix[:2, :2], 2)), 1e-6))
-    drawn = matrix
     if shrink >= 2:  # bilinear sampling alone would skip pixels
         height, width = pixels.shape[:2]
-        pixels = resized(pixels, (max(width // shrink, 1), max(height // shrink, 1)))
-        drawn = matrix @ scaling(width / pixels.shape[1], height / pixels.shape[0])
+        small = resized(pixels, (max(width // shrink, 1), max(height // shrink, 1)))
+        factors = (width / small.shape[1], height / small.shape[0])
+        part = None if part is None else part / factors
+        pixels, matrix = small, matrix @ scaling(*factors)
     # cv2 counts from the centre of the first pixel, we from its edge.
-    centred = shifting(-0.5, -0.5) @ drawn @ shifting(0.5, 0.5)
+    centred = shifting(-0.5, -0.5) @ matrix @ shifting(0.5, 0.5)
     size = (canvas.shape[1], canvas.shape[0])
     fill = canvas[0, 0].tolist()
-    cv2.warpAffine(pixels, centred[:2], size, dst=canvas, flags=cv2.INTER_LINEAR, borderValue=fill)
-    return matrix
+    drawn = canvas if part is None else np.empty_like(canvas)
+    if centred[2, 0] or centred[2, 1]:
+        cv2.warpPerspective(pixels, centred, size, dst=drawn, flags=cv2.INTER_LINEAR, borderValue=fill)
+    else:
+        cv2.warpAffine(pixels, centred[:2], size, dst=drawn, flags=cv2.INTER_LINEAR, borderValue=fill)
+    if part is not None:
+        mask = np.zeros(canvas.shape[:2], np.uint8)
+        corners = np.rint((move_points(part, matrix) - 0.5) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, corners, 1, shift=4)
+        np.copyto(canvas, drawn, where=mask[..., None].astype(bool))
+
+
+_PLAIN = np.eye(3, 4)

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from torso.config import TorsoError
 from torso.data.decode import DecodeError, Pixels
-from torso.data.draws import generator_of, order
+from torso.data.draws import generator_of
 from torso.data.index import Index
-from torso.data.transforms import Letterbox, Transform
-from torso.data.views import Boxes, Matrix, View, inverse, on_canvas, scaling
+from torso.data.objects import Objects, shown
+from torso.data.partners import Pool, pool
+from torso.data.pictures import Pictures
+from torso.data.scene import Edit, Layer, Mix, Scene, composed, mixes
+from torso.data.transforms import Joint, Letterbox
+from torso.data.views import Matrix, View, inverse
 from torso.structures import Batch, Targets
 
 _MULTIPLE = 8  # objects are padded to a multiple, so that few shapes are compiled
 _TRIES = 16  # replacements of a damaged picture before the slot is given up
+_STRIDE = 32  # sides of the network's input are multiples of it when they vary
+
+
+class Order(Protocol):
+    """What a sampler is to the samples."""
+
+    def rows(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The rows of an epoch in the order they come: a pure function."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,12 +43,10 @@ class Sample:
     """What a picture shows as the network takes it; its pixels are in the batch already."""
 
     row: int
-    boxes: Boxes  # [n, 4] xyxy pixels of the canvas
-    labels: NDArray[np.int64]  # [n]
-    ignore: NDArray[np.bool_]  # [n]
+    objects: Objects
     to_source: Matrix  # [3, 3]
     source_size: tuple[int, int]
-    image_label: int | None
+    classes: tuple[tuple[int, float], ...] = ()  # classification: classes and their shares
 
 
 @dataclass(frozen=True)
@@ -46,37 +58,49 @@ class Loaded:
 
 
 class Samples(Dataset[Loaded]):
-    """Batches by (epoch, position) of each picture; lives in the workers."""
+    """Batches by (epoch, position) of each picture; lives in the workers.
+
+    Args:
+        index: the data.
+        transforms: edits and mixes of views; without one that fits the canvas, a letterbox comes first.
+        size: width and height of the network's input.
+        seed: of the run.
+        sampler: the order of an epoch.
+        replace: whether the next picture of the order stands in for one that cannot be read.
+        batch: pictures a batch.
+        pictures: decodes and keeps them.
+        mix_until: from this epoch on transforms that mix pictures are left out.
+        multiscale: range of a factor of the size that each batch draws.
+    """
 
     def __init__(
         self,
         index: Index,
-        transforms: Sequence[Transform],
+        transforms: Sequence[Edit | Mix],
         size: tuple[int, int],
+        *,
         seed: int,
-        shuffle: bool,
-        cache_bytes: int,
-        workers: int,
+        sampler: Order,
+        replace: bool,
+        batch: int,
+        pictures: Pictures,
+        mix_until: int | None = None,
+        multiscale: tuple[float, float] = (1.0, 1.0),
     ) -> None:
-        for transform in transforms:
-            if not hasattr(transform, "fits"):
-                name = type(transform).__name__
-                raise TorsoError(f"transform {name} does not edit views; the model normalises on the device")
         self.index = index
-        self.transforms = list(transforms)
-        if not any(transform.fits for transform in transforms):
-            self.transforms.insert(0, Letterbox())
         self.size = size
-        drawn = self._view((40, 30), torch.Generator()).size
-        if drawn != size:
-            raise TorsoError(f"the transforms leave a canvas of {drawn}, the network takes {size}: add center_crop")
         self.seed = seed
-        self.shuffle = shuffle
-        # What each worker reads right now, in shared memory: a dead or hung worker still tells.
-        self.current = torch.full((workers,), -1).share_memory_()  # type: ignore[no-untyped-call]
-        self._cache_bytes = cache_bytes
-        self._cache: dict[int, Pixels] | None = None
-        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self.sampler = sampler
+        self.replace = replace
+        self.batch_size = batch
+        self.pictures = pictures
+        self.mix_until = mix_until
+        self.multiscale = multiscale
+        flat = _flat(transforms)
+        self.transforms = _fitting(flat, size)
+        self.unmixed = _fitting([one for one in flat if not mixes(one)], size)
+        pictures.shared = any(map(mixes, self.transforms))
+        self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Loaded:
         """What a DataLoader calls for the keys of a batch."""
@@ -84,97 +108,171 @@ class Samples(Dataset[Loaded]):
 
     def batch(self, keys: Sequence[tuple[int, int]]) -> Loaded:
         """A batch; each picture is drawn straight into its place there, in shared memory where it has to travel."""
-        width, height = self.size
-        images = _empty(len(keys), height, width, 3)
+        size = self._size(*keys[0])
+        images = _empty(len(keys), size[1], size[0], 3)
         canvases = images.numpy()
         samples: list[Sample] = []
         skipped: list[tuple[int, str]] = []
         for epoch, position in keys:
-            sample = self._drawn(epoch, position, canvases[len(samples)], skipped)
+            sample = self._drawn(epoch, position, size, canvases[len(samples)], skipped)
             if sample is not None:
                 samples.append(sample)
         if not samples:
             return Loaded(None, skipped)
-        return Loaded(_batch(images[: len(samples)], samples), skipped)
+        return Loaded(self._batch(images[: len(samples)], samples), skipped)
 
-    def _drawn(self, epoch: int, position: int, canvas: Pixels, skipped: list[tuple[int, str]]) -> Sample | None:
-        """The sample at a position of an epoch; None where its picture cannot be read, which is noted."""
+    def _size(self, epoch: int, position: int) -> tuple[int, int]:
+        """The canvas of a batch."""
+        if self.multiscale == (1.0, 1.0):
+            return self.size
+        generator = generator_of(self.seed, epoch, -2, position // self.batch_size)
+        low, high = self.multiscale
+        factor = low + (high - low) * float(torch.rand((), generator=generator))
+        width, height = (max(round(side * factor / _STRIDE), 1) * _STRIDE for side in self.size)
+        return width, height
+
+    def _rows(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of an epoch in order, and how often each has come before in it."""
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, order(len(self.index), self.seed, epoch, self.shuffle)
-        rows = self._order[1]
+            rows = self.sampler.rows(self.seed, epoch)
+            self._order = epoch, rows, _times(rows)
+        return self._order[1:]
+
+    def _drawn(
+        self, epoch: int, position: int, size: tuple[int, int], canvas: Pixels, skipped: list[tuple[int, str]]
+    ) -> Sample | None:
+        """The sample at a position of an epoch; None where its picture cannot be read, which is noted."""
+        rows, times = self._rows(epoch)
+        bad: set[int] = set()
         # A damaged picture is replaced by the next one of the same order: still a pure function of the key.
-        for step in range(_TRIES if self.shuffle else 1):
-            row = int(rows[(position + step) % len(rows)])
-            try:
-                return self.sample(row, epoch, canvas)
-            except DecodeError as error:
-                skipped.append((row, error.reason))
+        for step in range(_TRIES if self.replace else 1):
+            at = (position + step) % len(rows)
+            for _ in range(_TRIES):
+                try:
+                    return self._sample(epoch, at, int(rows[at]), int(times[at]), size, canvas, bad)
+                except _Unreadable as error:
+                    skipped.append((error.row, error.reason))
+                    bad.add(error.row)
+                    if error.row == rows[at]:
+                        break  # a damaged partner only wants other partners
         return None
 
-    def sample(self, row: int, epoch: int, canvas: Pixels) -> Sample:
-        """The sample of a row in an epoch, its picture drawn on the canvas ``[H, W, 3]``.
+    def _sample(
+        self, epoch: int, position: int, row: int, time: int, size: tuple[int, int], canvas: Pixels, bad: set[int]
+    ) -> Sample:
+        from torso.data.render import draw
 
-        Raises:
-            DecodeError: the picture cannot be read.
-        """
-        from torso.data.render import render
-
+        generator = generator_of(self.seed, epoch, row, *((time,) if time else ()))
+        scene = self.scene(epoch, position, row, size, generator, bad)
+        _check(scene.size, size)
+        scene = draw(scene, self._pixels, canvas)
         width, height = self.index.sizes[row].tolist()
-        generator = generator_of(self.seed, epoch, row)
-        view = self._view((width, height), generator)
-        _, view = render(self._pixels(row, view), view, canvas)
-        objects = self.index.objects(row)
-        boxes, kept = on_canvas(self.index.boxes[objects], view)
-        ignore = self.index.difficult[objects] | self.index.crowd[objects]
-        labels = self.index.image_labels
         return Sample(
             row=row,
-            boxes=boxes[kept],
-            labels=self.index.labels[objects][kept],
-            ignore=ignore[kept],
-            to_source=inverse(view.matrix),
+            objects=shown(scene, self.index),
+            to_source=inverse(scene.layers[0].view.matrix),
             source_size=(width, height),
-            image_label=None if labels is None else int(labels[row]),
+            classes=self._classes(scene),
         )
 
-    def _view(self, source: tuple[int, int], generator: torch.Generator) -> View:
-        view = View.of(source, self.size)
-        for transform in self.transforms:
-            view = transform(view, generator)
-        return view
+    def scene(
+        self, epoch: int, position: int, row: int, size: tuple[int, int], generator: Generator, bad: set[int]
+    ) -> Scene:
+        """What will be drawn for a row in an epoch: a pure function, no pixel is read."""
+        mixing = self.mix_until is None or epoch < self.mix_until
+        transforms = self.transforms if mixing else self.unmixed
+        near = np.zeros(0, np.int64)
+        if any(map(mixes, transforms)):
+            rows = self._rows(epoch)[0]
+            near = rows[pool(position, self.batch_size, len(rows))]
+            near = near[~np.isin(near, list(bad))] if bad else near
 
-    def _pixels(self, row: int, view: View) -> Pixels:
-        from torso.data.render import load
+        def made(other: int, generator: Generator, upto: int) -> Scene:
+            width, height = self.index.sizes[other].tolist()
+            partners = [
+                Pool(self.index, near, other, size, lambda row, g, upto=number: made(row, g, upto))  # type: ignore[misc]
+                for number in range(upto)
+            ]
+            start = Scene.of(other, (width, height), size)
+            return composed(transforms[:upto], start, partners, generator, self.index)
 
-        if self._cache is None:
-            self.fill_cache()
-        if self._cache and row in self._cache:
-            return self._cache[row]
-        info = get_worker_info()
-        worker = info.id if info is not None else 0
-        self.current[worker] = row
-        pixels = load(self.index.picture(row), view)
-        self.current[worker] = -1
-        return pixels
+        return made(row, generator, len(transforms))
 
-    def fill_cache(self) -> None:
-        """Decodes pictures, shrunk to the canvas, until the budget is used; before a fork, so that workers share it."""
-        from torso.data.render import load, shrunk
+    def _pixels(self, layer: Layer) -> Pixels:
+        try:
+            return self.pictures.of(layer)
+        except DecodeError as error:
+            raise _Unreadable(layer.row, error.reason) from error
 
-        self._cache = {}
-        left = self._cache_bytes
-        for row in range(len(self.index)):
-            if left <= 0:
-                return
-            width, height = self.index.sizes[row].tolist()
-            scale = min(max(self.size[0] / width, self.size[1] / height), 1.0)
-            view = View.of((width, height), self.size).then(scaling(scale, scale))
-            try:
-                pixels = shrunk(load(self.index.picture(row), view), view)
-            except DecodeError:
-                continue  # met again, and named, when its turn comes
-            left -= pixels.nbytes
-            self._cache[row] = pixels
+    def _classes(self, scene: Scene) -> tuple[tuple[int, float], ...]:
+        labels = self.index.image_labels
+        if labels is None:
+            return ()
+        total = sum(layer.weight for layer in scene.layers)
+        return tuple((int(labels[layer.row]), layer.weight / total) for layer in scene.layers)
+
+    def _batch(self, images: Tensor, samples: Sequence[Sample]) -> Batch:
+        """Pictures ``[B, H, W, 3]`` and their samples as a batch."""
+        return Batch(
+            images=images.permute(0, 3, 1, 2),  # no copy: channels-last
+            targets=_targets(samples, len(self.index.classes)),
+            index=torch.tensor([sample.row for sample in samples]),
+            to_source=torch.from_numpy(np.stack([sample.to_source for sample in samples])),
+            source_size=torch.tensor([sample.source_size for sample in samples]),
+        )
+
+
+class _Unreadable(Exception):  # noqa: N818 (it never leaves this file)
+    """A picture of a scene that cannot be read."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row = row
+        self.reason = reason
+
+
+def _flat(transforms: Sequence[Edit | Mix]) -> list[Edit | Mix]:
+    """The transforms with the parts of ``joint`` in its place."""
+    flat: list[Edit | Mix] = []
+    for transform in transforms:
+        if not hasattr(transform, "fits"):
+            name = type(transform).__name__
+            raise TorsoError(f"transform {name} does not edit views; the model normalises on the device")
+        flat += _flat(transform.transforms) if isinstance(transform, Joint) else [transform]
+    return flat
+
+
+def _fitting(transforms: list[Edit | Mix], size: tuple[int, int]) -> list[Edit | Mix]:
+    """The transforms, with a letterbox in front where none fits the canvas.
+
+    Raises:
+        TorsoError: they leave another canvas than the network takes.
+    """
+    if not any(transform.fits for transform in transforms):
+        transforms = [Letterbox(), *transforms]
+    edits = [transform for transform in transforms if not mixes(transform)]
+    if len(edits) == len(transforms):
+        view = View.of((40, 30), size)
+        for edit in edits:
+            view = edit(view, Generator())
+        _check(view.size, size)
+    return transforms
+
+
+def _check(drawn: tuple[int, int], size: tuple[int, int]) -> None:
+    if drawn != size:
+        raise TorsoError(f"the transforms leave a canvas of {drawn}, the network takes {size}: add center_crop")
+
+
+def _times(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each row has come before, ``[n]``."""
+    order = np.argsort(rows, kind="stable")
+    ranked = rows[order]
+    first = np.concatenate([[True], ranked[1:] != ranked[:-1]]) if len(rows) else np.zeros(0, np.bool_)
+    starts = np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+    times = np.empty(len(rows), np.int64)
+    times[order] = np.arange(len(rows)) - starts
+    return times
 
 
 def _empty(*shape: int) -> Tensor:
@@ -187,29 +285,33 @@ def _empty(*shape: int) -> Tensor:
     return empty
 
 
-def _batch(images: Tensor, samples: Sequence[Sample]) -> Batch:
-    """Pictures ``[B, H, W, 3]`` and their samples as a batch."""
-    return Batch(
-        images=images.permute(0, 3, 1, 2),  # no copy: channels-last
-        targets=_targets(samples),
-        index=torch.tensor([sample.row for sample in samples]),
-        to_source=torch.from_numpy(np.stack([sample.to_source for sample in samples])),
-        source_size=torch.tensor([sample.source_size for sample in samples]),
-    )
-
-
-def _targets(samples: Sequence[Sample]) -> Targets:
+def _targets(samples: Sequence[Sample], classes: int) -> Targets:
     """What they show, padded to a common number of objects, a multiple of eight."""
-    classes = [sample.image_label for sample in samples if sample.image_label is not None]
-    if classes:
-        return Targets.of_classes(torch.tensor(classes))
-    most = max(len(sample.labels) for sample in samples)
+    if samples[0].classes:
+        return _class_targets(samples, classes)
+    most = max(len(sample.objects.rows) for sample in samples)
     shape = (len(samples), max(-(-most // _MULTIPLE), 1) * _MULTIPLE)
     boxes = np.zeros((*shape, 4), np.float32)
     labels = np.zeros(shape, np.int64)
     valid, ignore = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    weights = np.ones(shape, np.float32)
     for i, sample in enumerate(samples):
-        n = len(sample.labels)
-        boxes[i, :n], labels[i, :n] = sample.boxes, sample.labels
-        valid[i, :n], ignore[i, :n] = ~sample.ignore, sample.ignore
-    return Targets(*(torch.from_numpy(array) for array in (boxes, labels, valid, ignore)))
+        found = sample.objects
+        n = len(found.rows)
+        boxes[i, :n], labels[i, :n], weights[i, :n] = found.boxes, found.labels, found.weights
+        valid[i, :n], ignore[i, :n] = ~found.ignore, found.ignore
+    targets = Targets(*(torch.from_numpy(array) for array in (boxes, labels, valid, ignore)))
+    return targets if (weights == 1).all() else replace(targets, weights=torch.from_numpy(weights))
+
+
+def _class_targets(samples: Sequence[Sample], classes: int) -> Targets:
+    """Classes of pictures; the largest share names a mixed one."""
+    best = [max(sample.classes, key=lambda pair: pair[1])[0] for sample in samples]
+    targets = Targets.of_classes(torch.tensor(best))
+    if all(len(sample.classes) == 1 for sample in samples):
+        return targets
+    probabilities = torch.zeros(len(samples), classes)
+    for i, sample in enumerate(samples):
+        for label, share in sample.classes:
+            probabilities[i, label] += share
+    return replace(targets, probabilities=probabilities)

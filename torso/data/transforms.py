@@ -1,15 +1,17 @@
 """Augmentation as edits of a view (``torso.data.views``). No transform here touches a pixel.
 
-The contract: a transform is called with a view and the sample's own generator and returns a new view. Those with
-``fits = True`` decide the canvas; where a list holds none of them, the loader puts a ``Letterbox`` in front.
-``Normalize`` alone is different: a module that works on the device, after loading.
+The contract: a transform is called with a view and the sample's own generator and returns a new view. It always
+sees the canvas as it is so far; what it does is done to every picture on it (``torso.data.scene``). Those with
+``fits = True`` decide the canvas; where a list holds none of them, the loader puts a ``Letterbox`` in front. Those
+with ``sees_boxes = True`` find the objects in ``view.boxes``. Those with ``mixes = True`` are called with a scene,
+partners and the generator instead. ``Normalize`` alone is different: a module that works on the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 from torch import Generator
 
@@ -24,6 +26,7 @@ from torso.data.geometry import (
     Resize,
     VerticalFlip,
 )
+from torso.data.scene import Edit
 from torso.data.views import View
 
 __all__ = [
@@ -38,22 +41,8 @@ __all__ = [
     "Normalize",
     "RandomResizedCrop",
     "Resize",
-    "Transform",
     "VerticalFlip",
 ]
-
-
-class Transform(Protocol):
-    """What every entry of ``TRANSFORMS`` that edits views does."""
-
-    @property
-    def fits(self) -> bool:
-        """Whether it decides the canvas."""
-        ...
-
-    def __call__(self, view: View, generator: Generator) -> View:
-        """The view with this transform added."""
-        ...
 
 
 class Joint:
@@ -62,8 +51,8 @@ class Joint:
     Source: torchvision v2.Compose with tv_tensors.
     """
 
-    def __init__(self, transforms: Annotated[list[Transform], Role("transform")]) -> None:
-        self.transforms: Sequence[Transform] = transforms
+    def __init__(self, transforms: Annotated[list[Edit], Role("transform")]) -> None:
+        self.transforms: Sequence[Edit] = transforms
 
     @property
     def fits(self) -> bool:

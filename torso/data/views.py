@@ -8,7 +8,7 @@ coordinates of the source picture to those of the canvas, and boxes follow the s
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,42 @@ from torch import Tensor
 
 Matrix = NDArray[np.float64]
 Boxes = NDArray[np.float64]
+Points = NDArray[np.float64]
 AnyBoxes = TypeVar("AnyBoxes", Tensor, NDArray[np.float64])
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Parts of the canvas that are painted over, after the picture is drawn."""
+
+    polygons: Points  # [k, 4, 2] corners on the canvas, in order round
+    fill: tuple[int, int, int] | Literal["noise"] = (114, 114, 114)  # RGB, or noise of its own for every pixel
+    seed: int = 0  # of the noise
+
+
+class Filter(Protocol):
+    """What cannot be written as a matrix: it works on the drawn canvas, after all that can.
+
+    A filter that moves things about (elastic distortion) also has ``points`` and ``plane``; for all others positions
+    stay what they are.
+    """
+
+    @property
+    def moves(self) -> bool:
+        """Whether positions change."""
+        ...
+
+    def pixels(self, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The canvas ``[H, W, 3]`` afterwards; it may be changed in place."""
+        ...
+
+    def points(self, points: Points, size: tuple[int, int]) -> Points:
+        """Where positions ``[k, 2]`` on a canvas of (width, height) go."""
+        ...
+
+    def plane(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A mask or a map of classes ``[H, W]``, nearest neighbour."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,12 +64,15 @@ class View:
     source: tuple[int, int]  # width, height of the picture, upright
     target: tuple[int, int]  # width, height the network wants
     size: tuple[int, int]  # width, height of the canvas now
-    matrix: Matrix = field(default_factory=lambda: np.eye(3))  # [3, 3] source -> canvas
+    matrix: Matrix = field(default_factory=lambda: np.eye(3))  # [3, 3] source -> canvas, homogeneous
     color: Matrix = field(default_factory=lambda: np.eye(3, 4))  # [3, 4] on (r, g, b, 1) in 0..255
     fill: int = 114  # grey where the canvas shows no picture
     min_visible: float = 0.1  # objects of which less is left are dropped
     pillow: bool = False  # decode with Pillow
     scaled: bool = True  # let the JPEG decoder shrink
+    erased: tuple[Erased, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    boxes: Boxes | None = None  # [n, 4] on the canvas, for a transform with ``sees_boxes``
 
     @classmethod
     def of(cls, source: tuple[int, int], target: tuple[int, int]) -> View:
@@ -43,7 +81,19 @@ class View:
 
     def then(self, matrix: Matrix, size: tuple[int, int] | None = None) -> View:
         """This view followed by another matrix on the canvas, and a new canvas size where given."""
-        return replace(self, matrix=matrix @ self.matrix, size=size or self.size)
+        moved = replace(self, matrix=matrix @ self.matrix, size=size or self.size)
+        if self.erased:
+            erased = tuple(replace(e, polygons=move_points(e.polygons, matrix)) for e in self.erased)
+            moved = replace(moved, erased=erased)
+        return moved if self.boxes is None else replace(moved, boxes=move(self.boxes, matrix))
+
+    def erasing(self, polygons: Points, fill: tuple[int, int, int] | Literal["noise"], seed: int = 0) -> View:
+        """This view with quadrilaterals ``[k, 4, 2]`` of the canvas painted over."""
+        return replace(self, erased=(*self.erased, Erased(polygons, fill, seed)))
+
+    def filtered(self, one: Filter) -> View:
+        """This view with a filter of the drawn canvas; filters run last, in the order they were added."""
+        return replace(self, filters=(*self.filters, one))
 
     def tinted(self, color: Matrix) -> View:
         """This view followed by another ``[3, 4]`` colour matrix."""
@@ -52,8 +102,14 @@ class View:
 
     @property
     def scale(self) -> float:
-        """How much the matrix enlarges where it enlarges most."""
-        return float(np.linalg.norm(self.matrix[:2, :2], 2))
+        """How much the matrix enlarges where it enlarges most (at the corners, where it is a perspective)."""
+        matrix = self.matrix
+        if matrix[2, 0] or matrix[2, 1]:
+            width, height = self.source
+            return max(_scale_at(matrix, point) for point in ((0, 0), (width, 0), (0, height), (width, height)))
+        if not matrix[0, 1] and not matrix[1, 0]:
+            return float(max(abs(matrix[0, 0]), abs(matrix[1, 1])))
+        return float(np.linalg.norm(matrix[:2, :2], 2))
 
 
 def scaling(x: float, y: float) -> Matrix:
@@ -72,12 +128,35 @@ def inverse(matrix: Matrix) -> Matrix:
 
 
 def move(boxes: Boxes, matrix: Matrix) -> Boxes:
-    """The xyxy boxes ``[T, 4]`` that hold the four corners after an affine ``matrix``; exact without rotation."""
-    x = matrix[0, :2, None, None] * np.stack([boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]])  # [2, T, 4]
-    y = matrix[1, :2, None, None] * np.stack([boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]])
-    xs = x.sum(0) + matrix[0, 2]  # [T, 4 corners]
-    ys = y.sum(0) + matrix[1, 2]
-    return np.stack([xs.min(1), ys.min(1), xs.max(1), ys.max(1)], axis=1)
+    """The xyxy boxes ``[T, 4]`` that hold the four corners after ``matrix``; exact without rotation."""
+    if not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]):
+        x, y = matrix[0, 0], matrix[1, 1]
+        moved: Boxes = boxes * (x, y, x, y) + (matrix[0, 2], matrix[1, 2], matrix[0, 2], matrix[1, 2])
+        if x < 0 or y < 0:
+            order = [2 if x < 0 else 0, 3 if y < 0 else 1, 0 if x < 0 else 2, 1 if y < 0 else 3]
+            moved = moved[:, order]
+        return moved
+    corners = np.stack([boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]], axis=-1)  # [T, 4, 2]
+    corners = move_points(corners, matrix)
+    return np.concatenate([corners.min(1), corners.max(1)], axis=1)
+
+
+def move_points(points: Points, matrix: Matrix) -> Points:
+    """Positions ``[..., 2]`` after ``matrix``."""
+    moved: Points = points @ matrix[:2, :2].T + matrix[:2, 2]
+    if matrix[2, 0] or matrix[2, 1]:
+        # What lies behind the camera is held at its horizon, far outside of every canvas.
+        moved = moved / np.maximum(points @ matrix[2, :2] + matrix[2, 2], 1e-6)[..., None]
+    return moved
+
+
+def _scale_at(matrix: Matrix, point: tuple[float, float]) -> float:
+    """The largest enlargement of a perspective at a position."""
+    x, y, w = matrix @ (*point, 1.0)
+    if w <= 1e-6:
+        return 1.0
+    jacobian = (matrix[:2, :2] - np.outer((x / w, y / w), matrix[2, :2])) / w
+    return float(np.linalg.norm(jacobian, 2))
 
 
 def clip(boxes: Boxes, size: tuple[int, int]) -> Boxes:

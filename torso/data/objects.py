@@ -1,0 +1,56 @@
+"""What a drawn scene shows: boxes, labels, and all that belongs to an object, on the canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torso.data.index import Index
+from torso.data.scene import Layer, Scene, objects_of
+from torso.data.views import Boxes, move
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The n objects of a sample that still count."""
+
+    rows: NDArray[np.int64]  # [n] of the index
+    boxes: Boxes  # [n, 4] xyxy pixels of the canvas
+    labels: NDArray[np.int64]  # [n]
+    ignore: NDArray[np.bool_]  # [n]
+    weights: NDArray[np.float64]  # [n] in 0..1
+
+
+def shown(scene: Scene, index: Index) -> Objects:
+    """The objects of all layers on the canvas.
+
+    An object counts when more than ``min_visible`` of its area is left and both sides exceed one pixel.
+    """
+    parts = [_of_layer(layer, index) for layer in scene.layers]
+    if len(parts) == 1:
+        return parts[0]
+    return Objects(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
+
+
+def _columns(objects: Objects) -> tuple[NDArray[np.generic], ...]:
+    return objects.rows, objects.boxes, objects.labels, objects.ignore, objects.weights
+
+
+def _of_layer(layer: Layer, index: Index) -> Objects:
+    rows = objects_of(layer, index)
+    moved = move(index.boxes[rows], layer.view.matrix)
+    x0, y0, x1, y1 = layer.frame[0]
+    boxes = np.clip(moved, (x0, y0, x0, y0), (x1, y1, x1, y1))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = (moved[:, 2:] - moved[:, :2]).prod(1)
+    kept = (sides > 1.0).all(1) & (sides.prod(1) > layer.view.min_visible * area)
+    rows = rows[kept]
+    return Objects(
+        rows=rows,
+        boxes=boxes[kept],
+        labels=index.labels[rows],
+        ignore=index.crowd[rows] | index.difficult[rows],
+        weights=np.full(len(rows), layer.weight),
+    )
