@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,218 +11,218 @@ from typing import Any
 
 from torso.config import DataError
 from torso.data.builder import Builder, Object
-from torso.data.formats.places import copied, images_under, mapped, new_folder, no_split
+from torso.data.formats.places import copied, images_under, mapped, new_folder
+from torso.data.formats.yolo_yaml import Description, described, description_file, pictures, text_tree
 from torso.data.index import Index
 
-_KEYS = {"val": ("val", "valid", "validation"), "valid": ("valid", "val")}
+_LABELS = {"images": ("labels",), "Images": ("Labels", "labels", "Annotations")}
+_BACKGROUND = ("background", "__background__", "_background_", "bg")
+_NEAR = 1.0  # pixels a polygon may miss its box by and still be written for it
 
 
 class Yolo:
     """A ``data.yaml`` with ``images/`` and ``labels/`` beside it.
 
     Paths are relative to the yaml and nothing else, and may not leave its folder. ``download`` is never followed.
-    Classes count from 0. A line of ``class x y x y x y ...`` is a polygon; its box is the one around it. A picture
-    without a label file, or with an empty one, shows nothing.
+    Classes count from 0. A line of ``class x y x y x y ...`` is a polygon; its box is the one around it. With
+    ``kpt_shape`` in the yaml, keypoints follow the box. A picture without a label file, or with an empty one, shows
+    nothing. Darknet's ``obj.data`` and plain ``obj.names`` or ``classes.txt`` beside the folders are read too.
 
     Source: the label format of Darknet (YOLOv3), 2018, as extended with ``data.yaml`` by YOLOv5, 2020.
     """
 
     @staticmethod
     def recognise(path: Path) -> bool:
-        """Whether there is a ``data.yaml``."""
-        return _yaml(path) is not None
+        """Whether there is a ``data.yaml``, or what stands for one."""
+        return description_file(path) is not None
 
     @staticmethod
     def splits(path: Path) -> list[str]:
         """The splits that exist."""
-        description = _described(path, None)
-        return [name for name in ("train", "val", "test", "valid") if description.content.get(name)]
+        return described(path).split_names()
 
     @staticmethod
     def read(path: Path, split: str, classes: Sequence[str] | None = None, *, allow_outside: bool = False) -> Index:
         """The index of one split; ``allow_outside`` lets the yaml point out of its own folder."""
-        description = _described(path, split)
+        description = described(path)
         chosen, label_of = mapped(description.names, classes)
-        builder = Builder(description.file.parent, chosen)
-        if "download" in description.content:
-            builder.report("ignored", description.file, "key 'download' is ignored; torso never downloads on its own")
-        pictures = _pictures(description, split, allow_outside)
-        used: set[int] = set()
-        for picture in pictures:
+        builder = Builder(description.home, chosen, keypoint_names=description.keypoint_names)
+        for key in description.ignored:
+            message = f"key {key!r} is ignored; torso never downloads or runs anything on its own"
+            builder.report("ignored", description.file, message)
+        found = pictures(description, split, allow_outside=allow_outside)
+        files = [_label_file(picture) for picture in found]
+        reader = _Reader(builder, description)
+        for picture, file, image_id in zip(found, files, _ids(found, description.home), strict=True):
             size = builder.size_of(picture)
             if size is None:
                 continue
-            builder.image(picture, size, picture.stem)
-            labels = _label_file(picture)
-            if labels is not None:
-                rows = _rows(builder, labels, size, description.names)
-                used.update(row.label for row in rows)
-                builder.objects(_renamed(builder, labels, rows, description.names, label_of), labels)
-        if pictures and not any(map(_label_file, pictures)):
-            message = f"no picture of {split} has labels; looked for {_label_path(pictures[0])} and so on"
+            builder.image(picture, size, image_id)
+            if file is not None:
+                rows = reader.rows(file, size)
+                builder.objects(_renamed(builder, file, rows, description.names, label_of), file)
+        if found and not any(files):
+            message = f"no picture of {split} has labels; looked for {_label_paths(found[0])[0]} and so on"
             builder.report("malformed file", description.file, message)
-        if used and used == set(range(1, len(description.names))):
-            message = "every class but 0 is used: do these ids start at 1? YOLO's start at 0; nothing was changed"
+        _report_orphans(builder, found)
+        message = _counted_from_one(reader.used, description.names)
+        if message:
             builder.report("class ids from 1", description.file, message)
         return builder.finish()
 
     @staticmethod
-    def write(index: Index, folder: Path, split: str) -> None:
-        """Writes pictures, labels and ``data.yaml``; crowd and difficult objects are left out, masks become boxes."""
+    def write(index: Index, folder: Path, split: str, *, polygons: bool | None = None) -> None:
+        """Writes pictures, labels and ``data.yaml``; crowd and difficult objects have no place in it and are left out.
+
+        An object of one polygon is written as that polygon where its box is the one around it; where the two differ by
+        up to a pixel, the outermost points are moved onto the box, so that the box comes back. ``polygons`` True writes
+        every single polygon as it is, False writes boxes only.
+        """
         import yaml
 
         folder = new_folder(index, folder)
-        names = copied(index, folder / "images" / split)
+        described = folder / "data.yaml"
+        content = text_tree(described) if described.is_file() else {}
+        names = {str(label): name for label, name in enumerate(index.classes)}
+        if content.get("names", names) != names:
+            raise DataError(f"{described}: lists other classes than the split {split!r} to be written beside it")
+        files = copied(index, folder / "images" / split)
         labels = folder / "labels" / split
         labels.mkdir(parents=True, exist_ok=True)
-        for row, name in enumerate(names):
-            (labels / f"{Path(name).stem}.txt").write_text(_lines(index, row), encoding="utf-8")
-        described = folder / "data.yaml"
-        content = (
-            yaml.BaseLoader(described.read_text(encoding="utf-8")).get_single_data() if described.is_file() else {}
-        )
+        for row, name in enumerate(files):
+            (labels / f"{Path(name).stem}.txt").write_text(_lines(index, row, polygons), encoding="utf-8")
         content |= {"path": ".", split: f"images/{split}", "names": dict(enumerate(index.classes))}
+        if index.keypoint_names:
+            content |= {"kpt_shape": [len(index.keypoint_names), 3], "kpt_names": list(index.keypoint_names)}
         described.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class _Description:
-    file: Path
-    content: dict[str, Any]
-    names: list[str]
-
-    @property
-    def root(self) -> Path:
-        return self.file.parent / str(self.content.get("path") or ".")
+# ---------------------------------------------------------------- where labels lie
 
 
-def _yaml(path: Path) -> Path | None:
-    if path.is_file():
-        return path if path.suffix in (".yaml", ".yml") else None
-    return next((path / name for name in ("data.yaml", "dataset.yaml", "data.yml") if (path / name).is_file()), None)
-
-
-def _described(path: Path, split: str | None) -> _Description:
-    """Reads ``data.yaml``. Every scalar stays text, so that a class called ``no`` or ``1e3`` keeps its name."""
-    import yaml
-
-    file = _yaml(path)
-    if file is None:
-        raise DataError(f"{path}: expected a data.yaml, found none")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise DataError(f"{file}: anchors and aliases are not read; write the values out")
-        content = yaml.BaseLoader(text).get_single_data()  # text, lists and dicts only
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or "names" not in content:
-        raise DataError(f"{file}: expected keys train, val and names")
-    names = _names(file, content["names"])
-    if str(content.get("nc", len(names))) != str(len(names)):
-        raise DataError(f"{file}: nc is {content['nc']}, but names lists {len(names)} classes")
-    return _Description(file, content, names)
-
-
-def _names(file: Path, names: Any) -> list[str]:
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    if isinstance(names, dict) and all(key.isdigit() for key in names):
-        ids = sorted(map(int, names))
-        if ids == list(range(len(ids))):
-            return [str(names[str(number)]) for number in ids]
-        raise DataError(
-            f"{file}: names must be numbered 0..{len(ids) - 1} without gaps, came {', '.join(map(str, ids[:8]))}"
-        )
-    raise DataError(f"{file}: names: expected a list, or numbers from 0 with a name each")
-
-
-def _pictures(description: _Description, split: str, allow_outside: bool) -> list[Path]:
-    """All pictures of a split: a folder, a text file of paths, or a list of either."""
-    keys = _KEYS.get(split, (split,))
-    value = next((description.content[key] for key in keys if description.content.get(key)), None)
-    if value is None:
-        raise no_split(description.file, split, Yolo.splits(description.file))
-    found: list[Path] = []
-    for entry in value if isinstance(value, list) else [value]:
-        place = _inside(description, split, str(entry), allow_outside)
-        if place.is_dir():
-            found += images_under(place, deep=True)
-        else:
-            lines = place.read_text(encoding="utf-8-sig").splitlines()
-            found += [_listed(description, place, line.strip(), allow_outside) for line in lines if line.strip()]
-    return list(dict.fromkeys(found))
-
-
-def _inside(description: _Description, split: str, entry: str, allow_outside: bool) -> Path:
-    """The folder or list a key names, refused where it leaves the data set or does not exist."""
-    place = description.root / entry
-    home = description.file.parent.resolve()
-    if not allow_outside and not place.resolve().is_relative_to(home):
-        kept = [part for part in Path(entry).parts if part not in ("..", "/")]
-        nearer = Path(*kept) if kept else Path()
-        hint = f"; {nearer.as_posix()!r} exists, is it meant?" if kept and (home / nearer).exists() else ""
-        raise DataError(f"{description.file}: {split}: {entry!r} leaves the data set's folder{hint}")
-    if not place.exists():
-        near = next(parent for parent in place.absolute().parents if parent.exists())
-        raise DataError(
-            f"{description.file}: {split}: no such folder or list: {place} (the nearest that exists is {near})"
-        )
-    return place
-
-
-def _listed(description: _Description, listing: Path, line: str, allow_outside: bool) -> Path:
-    place = (listing.parent if line.startswith("./") else description.root) / line
-    if not allow_outside and not place.resolve().is_relative_to(description.file.parent.resolve()):
-        raise DataError(f"{listing}: {line!r} leaves the data set's folder")
-    return place
-
-
-def _label_path(picture: Path) -> Path:
-    """The last folder called ``images`` becomes ``labels``; without one the labels lie beside the pictures."""
+def _label_paths(picture: Path) -> list[Path]:
+    """The last folder called ``images`` becomes ``labels``; labels may lie beside the pictures too."""
     parts = list(picture.parent.parts)
-    at = max((i for i, part in enumerate(parts) if part == "images"), default=None)
-    if at is not None:
-        parts[at] = "labels"
-    return Path(*parts) / f"{picture.stem}.txt"
+    at = max((i for i, part in enumerate(parts) if part in _LABELS), default=None)
+    named = f"{picture.stem}.txt"
+    if at is None:
+        return [picture.parent / named]
+    return [
+        *(Path(*parts[:at], other, *parts[at + 1 :], named) for other in _LABELS[parts[at]]),
+        picture.parent / named,
+    ]
 
 
 def _label_file(picture: Path) -> Path | None:
-    return next((path for path in (_label_path(picture), picture.with_suffix(".txt")) if path.is_file()), None)
+    return next((path for path in _label_paths(picture) if path.is_file()), None)
 
 
-def _rows(builder: Builder, file: Path, size: tuple[int, int], names: list[str]) -> list[Object]:
-    """The rows of one file; what is malformed is noted and left out."""
-    rows = []
-    for line, text in enumerate(file.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1):
-        if not text.strip():
+def _ids(found: Sequence[Path], home: Path) -> list[str]:
+    """Stems; where two pictures share one, their paths tell them apart."""
+    count = Counter(picture.stem for picture in found)
+    return [
+        picture.stem
+        if count[picture.stem] == 1
+        else (picture.relative_to(home) if picture.is_relative_to(home) else picture).as_posix()
+        for picture in found
+    ]
+
+
+def _report_orphans(builder: Builder, found: Sequence[Path]) -> None:
+    """Names label files of these folders that belong to no picture."""
+    for folder in dict.fromkeys(picture.parent for picture in found):
+        labels = _label_paths(folder / "x")[0].parent
+        if labels == folder or not labels.is_dir() or not folder.is_dir():
             continue
+        stems = {picture.stem for picture in images_under(folder)}
+        for file in sorted(labels.glob("*.txt")):
+            if file.stem not in stems and file.name != "classes.txt":
+                builder.report("label without picture", file, f"there is no picture {file.stem} in {folder.name}")
+
+
+# ---------------------------------------------------------------- rows
+
+
+@dataclass
+class _Reader:
+    """Reads label files; notes which class ids are used."""
+
+    builder: Builder
+    description: Description
+
+    def __post_init__(self) -> None:
+        self.used: set[int] = set()
+
+    def rows(self, file: Path, size: tuple[int, int]) -> list[Object]:
+        """The rows of one file; what is malformed is noted and left out."""
+        rows = []
+        count = len(self.description.names)
         try:
-            values = [float(column) for column in text.split()]
-        except ValueError:
-            builder.report("malformed row", file, f"expected numbers, came {text.strip()[:60]!r}", line)
-            continue
-        wrong = _wrong(values)
-        if wrong:
-            builder.report("malformed row", file, wrong, line)
-        elif not 0 <= values[0] < len(names):
-            hint = " (do these ids start at 1?)" if values[0] == len(names) else ""
-            message = f"expected a class in 0..{len(names) - 1}, came {values[0]:g}{hint}"
-            builder.report("class out of range", file, message, line)
-        else:
-            rows.append(_object(int(values[0]), values[1:], size, line))
-    return rows
+            text = file.read_bytes().decode("utf-8-sig", "replace")
+        except OSError as error:
+            self.builder.report("malformed file", file, f"cannot be read ({error.strerror})")
+            return []
+        for line, row in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+            if not row.strip():
+                continue
+            values = _numbers(row)
+            wrong = f"expected numbers, came {row.strip()[:60]!r}" if values is None else self._wrong(values)
+            if values is None or wrong:
+                self.builder.report("malformed row", file, wrong, line)
+                continue
+            self.used.add(int(values[0]))
+            if not 0 <= values[0] < count:
+                hint = " (do these ids start at 1?)" if values[0] == count else ""
+                message = f"expected a class in 0..{count - 1}, came {values[0]:g}{hint}"
+                self.builder.report("class out of range", file, message, line)
+            else:
+                rows.append(self._object(values, size, line))
+        return rows
+
+    def _wrong(self, values: list[float]) -> str:
+        """What is wrong with the shape of a row, if anything."""
+        if not values[0].is_integer():
+            return f"expected a whole class number, came {values[0]:g}"
+        if len(values) == 5:
+            return ""
+        points = len(self.description.keypoint_names)
+        if points:
+            expected = 5 + points * self.description.keypoint_values
+            shape = f"a box and {points} keypoints, {expected} columns in all"
+            return "" if len(values) == expected else f"expected {shape}, came {len(values)}"
+        if len(values) == 6:
+            return "6 columns: the last looks like a confidence; labels have 5 (class cx cy w h)"
+        if len(values) < 7 or len(values) % 2 == 0:
+            return f"expected 5 columns (class cx cy w h) or a polygon (class x y x y x y ...), came {len(values)}"
+        return ""
+
+    def _object(self, values: list[float], size: tuple[int, int], line: int) -> Object:
+        label, (width, height) = int(values[0]), size
+        if len(values) == 5 or self.description.keypoint_names:
+            cx, cy, w, h = values[1:5]
+            box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+            points = _points(values[5:], self.description.keypoint_values, size) if len(values) > 5 else None
+            return Object(box, label, line, keypoints=points)
+        xs, ys = [x * width for x in values[1::2]], [y * height for y in values[2::2]]
+        polygon = [value for point in zip(xs, ys, strict=True) for value in point]
+        return Object((min(xs), min(ys), max(xs), max(ys)), label, line, mask=[polygon])
 
 
-def _wrong(values: list[float]) -> str:
-    """What is wrong with the shape of a row, if anything."""
-    if not values[0].is_integer():
-        return f"expected a whole class number, came {values[0]:g}"
-    if len(values) == 6:
-        return "6 columns: the last looks like a confidence; labels have 5 (class cx cy w h)"
-    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        return f"expected 5 columns (class cx cy w h) or a polygon (class x y x y x y ...), came {len(values)}"
-    return ""
+def _numbers(row: str) -> list[float] | None:
+    try:
+        return None if "_" in row else [float(column) for column in row.split()]
+    except ValueError:
+        return None
+
+
+def _points(values: list[float], each: int, size: tuple[int, int]) -> list[float]:
+    """x, y in pixels and visibility; without one, a point at 0, 0 is not labelled."""
+    points: list[float] = []
+    for at in range(0, len(values), each):
+        x, y = values[at : at + 2]
+        seen = values[at + 2] if each == 3 else 2.0 if x or y else 0.0
+        points += [x * size[0], y * size[1], seen]
+    return points
 
 
 def _renamed(
@@ -237,27 +239,58 @@ def _renamed(
     return kept
 
 
-def _object(label: int, values: list[float], size: tuple[int, int], line: int) -> Object:
-    width, height = size
-    if len(values) == 4:
-        cx, cy, w, h = values
-        box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        return Object(box, label, line)
-    xs, ys = [x * width for x in values[0::2]], [y * height for y in values[1::2]]
-    polygon = [value for point in zip(xs, ys, strict=True) for value in point]
-    return Object((min(xs), min(ys), max(xs), max(ys)), label, line, mask=[polygon])
+def _counted_from_one(used: set[int], names: list[str]) -> str:
+    """A sentence where the ids look as if they counted from 1; nothing is guessed."""
+    if not used or 0 in used or min(used) < 0:
+        return ""
+    if max(used) == len(names):
+        span = f"ids run from {min(used)} to {len(names)} and 0 is never used"
+        return f"{span}: they seem to start at 1, YOLO's start at 0; subtract 1 from each (nothing was changed)"
+    if names[0].casefold() in _BACKGROUND:
+        return (
+            f"class 0 is {names[0]!r} and never used: there is no class for the background here; take it out of names "
+            "and count the others from 0 (nothing was changed)"
+        )
+    if used == set(range(1, len(names))):
+        return "every class but 0 is used: do these ids start at 1? YOLO's start at 0; nothing was changed"
+    return ""
 
 
-def _lines(index: Index, row: int) -> str:
+# ---------------------------------------------------------------- writing
+
+
+def _lines(index: Index, row: int, polygons: bool | None) -> str:
     width, height = index.sizes[row].tolist()
     objects = index.objects(row)
     lines = []
     for at in range(objects.start, objects.stop):
         if index.crowd[at] or index.difficult[at]:
             continue
-        x0, y0, x1, y1 = index.boxes[at].tolist()
-        values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
-        lines.append(
-            " ".join([str(index.labels[at]), *(f"{value:.10f}".rstrip("0").rstrip(".") for value in values)]) + "\n"
-        )
+        box = index.boxes[at].tolist()
+        polygon = _polygon(index, at, box, polygons)
+        if polygon is not None:
+            values = [value / (width, height)[i % 2] for i, value in enumerate(polygon)]
+        else:
+            x0, y0, x1, y1 = box
+            values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
+            if index.keypoints is not None:
+                values += [value for x, y, seen in index.keypoints[at] for value in (x / width, y / height, seen)]
+        shown = (f"{value:.12f}".rstrip("0").rstrip(".") for value in values)
+        lines.append(" ".join([str(index.labels[at]), *shown]) + "\n")
     return "".join(lines)
+
+
+def _polygon(index: Index, at: int, box: list[float], polygons: bool | None) -> list[float] | None:
+    """The polygon to be written for an object; None where it is written as its box."""
+    mask: Any = None if index.masks is None else index.masks[at]
+    if polygons is False or index.keypoints is not None or not isinstance(mask, list) or len(mask) != 1:
+        return None
+    polygon = [float(value) for value in mask[0]]
+    if polygons:
+        return polygon
+    for side, (axis, outermost) in enumerate(((0, min), (1, min), (0, max), (1, max))):
+        edge = outermost(polygon[axis::2])
+        if abs(edge - box[side]) > _NEAR:
+            return None
+        polygon = [box[side] if i % 2 == axis and value == edge else value for i, value in enumerate(polygon)]
+    return [min(max(value, box[i % 2]), box[2 + i % 2]) for i, value in enumerate(polygon)]
