@@ -11,7 +11,8 @@ from pycocotools import mask as coco_mask
 
 from torso.config import DataError
 from torso.data import Index, open_index
-from torso.data.formats import FORMATS, recognise
+from torso.data.formats import FORMATS
+from torso.data.formats.opening import recognise
 
 
 def by_picture(index: Index) -> dict[str, list[tuple[str, tuple[float, ...]]]]:

@@ -36,7 +36,8 @@ def _make(asked: Asked) -> None:
 def _check(asked: Asked) -> None:
     from pathlib import Path
 
-    from torso.data.formats import FORMATS, open_index, recognise
+    from torso.data import open_index, recognise
+    from torso.data.formats import FORMATS
 
     folder = Path(asked.folder)
     name = asked.format or recognise(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torso.data.formats import open_index
+from torso.data.formats.opening import open_index, recognise
 from torso.data.index import Index, Problem
 
-__all__ = ["Index", "Problem", "open_index"]
+__all__ = ["Index", "Problem", "open_index", "recognise"]

@@ -120,14 +120,20 @@ def fitted(make: Callable[[], M]) -> M:
 def data(
     *,
     path: str,
-    format: Literal["voc", "coco", "yolo", "folder"] | None = None,  # noqa: A002  the word users type
+    format: str | None = None,  # noqa: A002  the word users type
+    options: dict[str, bool | int | float | str] | None = None,
     train: str = "train",
     val: str = "val",
+    splits: str | None = None,
+    protocol: Literal["voc07", "voc12", "voc07+12", "voc07++12"] | None = None,
     size: int | tuple[int, int] = 640,
     batch: int = 16,
     workers: int = 2,
     transforms: Annotated[Sequence[Any], Role("transform")] = (),
     resize: Annotated[Sequence[Any], Role("transform")] = ("letterbox",),
+    close_mosaic: int = 0,
+    multiscale: tuple[float, float] = (1.0, 1.0),
+    masks: bool = False,
     cache: int = 0,
     max_bad: float = 0.01,
 ) -> dict[str, Any]:
@@ -136,14 +142,20 @@ def data(
     Args:
         path: a VOCdevkit (or year) folder, a COCO folder, a YOLO folder or data.yaml, class folders; ``digits`` is
             built in.
-        format: recognised from the folder where not given.
-        train: name of the split to learn from.
+        format: a name of ``torso parts format``; recognised from the folder where not given.
+        options: the format's own, by name: ``{allow_outside: true}``.
+        train: name of the split to learn from; ``train+val`` joins two.
         val: name of the split to judge with.
+        splits: a file of ``torso data split`` that says which pictures are of which split.
+        protocol: one of PASCAL VOC's: sets ``train`` and ``val`` for a VOCdevkit with VOC2007 and VOC2012.
         size: side of the network's input in pixels, or (width, height).
         batch: pictures a step.
         workers: processes that read pictures; the samples do not depend on it.
         transforms: augmentations of the training pictures, in order.
         resize: how a picture of any size becomes one of ``size``.
+        close_mosaic: in so many last epochs no transform mixes pictures (mosaic, mix-up, copy-paste).
+        multiscale: range of a factor of ``size`` that each batch draws.
+        masks: load the masks of objects too.
         cache: megabytes of memory for decoded pictures.
         max_bad: share of unreadable pictures an epoch may have before training stops.
     """

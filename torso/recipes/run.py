@@ -137,7 +137,7 @@ def _prepare(recipe: Recipe, log: Log, bare: bool = False) -> _Work:
 def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict[str, Any]:
     """Fit, keep the best weights, judge them, write the report."""
     settings, began = work.settings, time.monotonic()
-    loader = training_loader(work.data, work.train_index, settings["seed"])
+    loader = training_loader(work.data, work.train_index, settings["seed"], settings["epochs"])
     judging = judging_loader(work.data, work.val_index)
     model = work.model.to(work.device)
     optimizer = settings["optimizer"].build(params=parameter_groups(settings, model))

@@ -44,11 +44,21 @@ def open_split(data: dict[str, Any], split: str, classes: Sequence[str] | None =
     Raises:
         DataError: no such data or split, or labels that would teach something wrong.
     """
-    index = open_index(locate(data["path"]), split, format=data["format"], classes=classes)
+    index = read(data, split, classes)
     index.raise_if_fatal()
     if not len(index):
         raise DataError(f"{data['path']}: the split {split!r} has no pictures")
     return index
+
+
+def read(data: dict[str, Any], split: str, classes: Sequence[str] | None = None) -> Index:
+    """One split of the data of a recipe as it is.
+
+    Raises:
+        DataError: no such data or split.
+    """
+    asked: dict[str, Any] = {"format": data["format"], "classes": classes, "options": data["options"]}
+    return open_index(locate(data["path"]), split, **asked)
 
 
 def size_of(data: dict[str, Any]) -> tuple[int, int]:
@@ -57,7 +67,7 @@ def size_of(data: dict[str, Any]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def training_loader(data: dict[str, Any], index: Index, seed: int) -> Loader:
+def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int) -> Loader:
     """Shuffled, augmented batches; a last batch that is not full is left out where there is another."""
     augment = list(data["transforms"])
     # A transform that fits the picture to the canvas by itself (a random crop) stands in for `resize`.
@@ -73,6 +83,8 @@ def training_loader(data: dict[str, Any], index: Index, seed: int) -> Loader:
         drop_last=True,
         max_bad=data["max_bad"],
         cache_bytes=data["cache"] << 20,
+        mix_until=max(epochs - data["close_mosaic"], 0) if data["close_mosaic"] else None,
+        multiscale=data["multiscale"],
     )
 
 
@@ -86,7 +98,7 @@ def known_ids(data: dict[str, Any]) -> dict[str, int | str]:
     known: dict[str, int | str] = {}
     for split in (data["train"], data["val"]):
         try:
-            index = open_index(locate(data["path"]), split, format=data["format"])
+            index = read(data, split)
         except DataError:
             continue
         known |= {str(index.file(row).absolute()): image for row, image in enumerate(index.image_ids)}
