@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torso.config import DataError
 from torso.data.decode import DecodeError, probe
 from torso.data.index import ImageId, Index, Mask, Problem, Task, first_problems
+from torso.data.palette import PLAIN, Legend
 
 # Labels that would teach something wrong: they end a training before it starts.
 FATAL = frozenset(
@@ -48,6 +49,7 @@ class Builder:
     task: Task = "detect"
     keypoint_names: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    legend: Legend = PLAIN
     problems: list[Problem] = field(default_factory=list)
     _paths: list[str] = field(default_factory=list)
     _sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -198,6 +200,7 @@ class Builder:
             keypoints=_keypoints(rows, len(self.keypoint_names)),
             keypoint_names=self.keypoint_names,
             skeleton=self.skeleton,
+            legend=self.legend,
             segments=self._segments if any(path is not None for path in self._segments) else None,
             captions=self._captions if any(self._captions) else None,
             image_labels=np.array(self._image_labels, np.int64) if self.task == "classify" else None,

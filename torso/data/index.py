@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.config import DataError
+from torso.data.palette import PLAIN, Legend
 from torso.data.stores import Picture, Store
 
 Task = Literal["detect", "classify", "segment", "unlabeled"]
@@ -86,6 +87,7 @@ class Index:
     skeleton: tuple[tuple[int, int], ...] = ()  # pairs of keypoints, counted from 0
     image_labels: NDArray[np.int64] | None = None  # [N], classification
     segments: list[str | None] | None = None  # N paths (as ``paths``) of PNG whose pixels are classes, 255 ignored
+    legend: Legend = PLAIN  # how those PNG are read: numbers or colours to labels
     captions: list[list[str]] | None = None  # N
     store: Store | None = None  # where pictures come from that are no files of their own
     places: NDArray[np.int64] | None = None  # [N, k] where the store finds them
@@ -113,6 +115,11 @@ class Index:
         """The PNG whose pixels are classes."""
         named = None if self.segments is None else self.segments[row]
         return None if named is None else self.root / named
+
+    def segment(self, row: int) -> NDArray[np.uint8] | None:
+        """The class of each pixel ``[H, W]``, 255 where it counts neither way."""
+        file = self.segment_file(row)
+        return None if file is None else self.legend.read(file)
 
     def objects(self, row: int) -> slice:
         """The rows of the objects on picture ``row``."""
@@ -177,6 +184,9 @@ def joined(indexes: Sequence[Index]) -> Index:
             raise DataError(f"{first.root} and {other.root} are kept in different stores and cannot be joined")
     if len(indexes) == 1:
         return first
+    legends = {index.legend for index in indexes if index.segments is not None}
+    if len(legends) > 1:
+        raise DataError(f"{first.root}: cannot be joined with PNG whose numbers or colours mean other classes")
     indexes = [_rooted(index, first.root) for index in indexes]
     columns: dict[str, Any] = {}
     for name in PER_PICTURE:
@@ -190,6 +200,7 @@ def joined(indexes: Sequence[Index]) -> Index:
     return replace(
         first,
         **columns,
+        legend=next(iter(legends), PLAIN),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         problems=tuple(problem for index in indexes for problem in index.problems),
         fingerprint="",

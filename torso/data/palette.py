@@ -125,6 +125,10 @@ class Legend:
         return numbers[places].reshape(pixels.shape[:2])
 
 
+PLAIN = Legend()
+"""Numbers are labels, colours are VOC's."""
+
+
 def check_all(legend: Legend, files: Iterable[tuple[Path, tuple[int, int]]], classes: int) -> list[tuple[str, str]]:
     """``Legend.wrong`` of many files and the sizes of their pictures; decoding runs on all cores."""
     with ThreadPoolExecutor() as pool:
