@@ -30,13 +30,16 @@ ROLES: dict[str, str] = {
     "norm": "torso.nn.norms:NORMS",
     "transform": "torso.data.transforms:TRANSFORMS",
     "format": "torso.data.parts:FORMAT_PARTS",
+    "sampler": "torso.data.samplers:SAMPLERS",
     "optimizer": "torso.train.optim:OPTIMIZERS",
     "schedule": "torso.train.schedules:SCHEDULES",
     "trick": "torso.train.tricks:TRICKS",
 }
 """Role -> ``module:DICT`` that lists its parts; imported when the role is first asked for."""
 
-WIRED = frozenset({"in_channels", "strides", "num_classes", "num_priors", "coder_size", "params", "optimizer"})
+WIRED = frozenset(
+    {"in_channels", "strides", "num_classes", "num_priors", "coder_size", "params", "optimizer", "batch_size"}
+)
 """Arguments that other parts decide (`torso.recipes.assemble`): nobody types them."""
 
 _added: dict[str, dict[str, Part]] = {}
