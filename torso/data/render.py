@@ -138,7 +138,9 @@ def _over(pixels: Pixels, layer: Layer, canvas: Pixels, *, tinted: bool) -> Laye
 
 
 def _upright(part: Points) -> bool:
-    """Whether four corners are a rectangle along the axes."""
+    """Whether the corners are those of a rectangle along the axes."""
+    if len(part) != 4:
+        return False
     x, y = np.sort(part[:, 0]), np.sort(part[:, 1])
     return bool(np.allclose([x[0], x[2], y[0], y[2]], [x[1], x[3], y[1], y[3]]))
 

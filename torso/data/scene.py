@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from torch import Generator
 from typing_extensions import TypeIs
 
+from torso.config import TorsoError
 from torso.data.index import Index
-from torso.data.views import Boxes, Points, View, clip, move, move_points
+from torso.data.views import Boxes, Matrix, Points, View, clip, inverse, move, move_points
+
+Frame = tuple[float, float, float, float]
+"""xyxy on a canvas."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,23 @@ class Layer:
 
     row: int  # of the index
     view: View  # source -> canvas of the scene
-    part: Points | None = None  # [4, 2] corners in source pixels: nothing else of the picture shows
+    part: Points | None = None  # [k, 2] corners of a convex region in source pixels: nothing else shows
     stencil: NDArray[np.int64] | None = None  # only these of its objects show, cut out along their masks
     opacity: float = 1.0  # how much it covers of what lies below
     weight: float = 1.0  # how much its labels count
 
     @property
+    def outline(self) -> Points:
+        """The corners of what shows ``[k, 2]`` in source pixels."""
+        if self.part is not None:
+            return self.part
+        width, height = self.view.source
+        return np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
+
+    @property
     def frame(self) -> Boxes:
         """The part of the canvas it may cover, ``[1, 4]`` xyxy (the box around it where it is turned)."""
-        width, height = self.view.source
-        corners = (
-            np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]]) if self.part is None else self.part
-        )
-        moved = move_points(corners, self.view.matrix)
+        moved = move_points(self.outline, self.view.matrix)
         return clip(np.concatenate([moved.min(0), moved.max(0)])[None], self.view.size)
 
 
@@ -82,6 +90,27 @@ class Scene:
             layers.append(replace(layer, view=view))
         return Scene(tuple(layers), canvas)
 
+    def moved(self, matrix: Matrix, frame: Frame, size: tuple[int, int]) -> Scene:
+        """The scene after an upright matrix on another canvas, where nothing of it shows outside of a frame.
+
+        Raises:
+            TorsoError: it has filters, which work on a whole canvas.
+        """
+        if self.canvas.filters:
+            name = type(self.canvas.filters[0]).__name__
+            raise TorsoError(f"{name} works on the drawn canvas: put it after the transform that mixes pictures")
+        corners = move(np.array([[0.0, 0.0, *self.size]]), matrix)[0]
+        window = np.concatenate([np.maximum(corners[:2], frame[:2]), np.minimum(corners[2:], frame[2:])])
+        layers = []
+        for layer in self.layers:
+            view = replace(layer.view, matrix=matrix @ layer.view.matrix, size=size)
+            layers.append(replace(layer, view=view, part=_cut(layer.outline, view.matrix, window)))
+        erased = tuple(
+            replace(each, polygons=np.clip(move_points(each.polygons, matrix), window[:2], window[2:]))
+            for each in self.canvas.erased
+        )
+        return Scene(tuple(layers), replace(self.canvas, source=size, size=size, erased=erased))
+
     def boxes(self, index: Index) -> Boxes:
         """The boxes of all objects on the canvas ``[n, 4]`` xyxy, layer after layer, cut at their layer's frame."""
         found = [np.zeros((0, 4))]
@@ -98,6 +127,35 @@ def objects_of(layer: Layer, index: Index) -> NDArray[np.int64]:
     rows = index.objects(layer.row)
     every = np.arange(rows.start, rows.stop)
     return every if layer.stencil is None else every[layer.stencil]
+
+
+def merged(scenes: Sequence[Scene], fill: int) -> Scene:
+    """Scenes on canvases of one size drawn over each other, the first one lowest."""
+    canvas = scenes[0].canvas
+    erased = tuple(each for scene in scenes for each in scene.canvas.erased)
+    layers = tuple(layer for scene in scenes for layer in scene.layers)
+    return Scene(layers, replace(canvas, erased=erased, fill=fill))
+
+
+def _cut(outline: Points, matrix: Matrix, window: NDArray[np.float64]) -> Points:
+    """What of a convex outline of the source lies inside a window of the canvas, ``[k, 2]`` in source pixels."""
+    polygon = move_points(outline, matrix)
+    for axis in (0, 1):
+        polygon = _half(polygon, axis, window[axis], 1)
+        polygon = _half(polygon, axis, window[axis + 2], -1)
+    return move_points(polygon, inverse(matrix))
+
+
+def _half(polygon: Points, axis: int, at: float, side: int) -> Points:
+    """The part of a convex polygon on one side of a line along an axis."""
+    kept = []
+    for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        from_a, from_b = side * (a[axis] - at), side * (b[axis] - at)
+        if from_a >= 0:
+            kept.append(a)
+        if from_a * from_b < 0:
+            kept.append(a + (b - a) * (from_a / (from_a - from_b)))
+    return np.array(kept) if kept else np.tile(np.clip(polygon[:1], 0, 0), (4, 1))
 
 
 _SAME = np.eye(3)

@@ -26,6 +26,7 @@ from torso.data.geometry import (
     Resize,
     VerticalFlip,
 )
+from torso.data.mosaic import Mosaic
 from torso.data.scene import Edit
 from torso.data.views import View
 
@@ -38,6 +39,7 @@ __all__ = [
     "HorizontalFlip",
     "Joint",
     "Letterbox",
+    "Mosaic",
     "Normalize",
     "RandomResizedCrop",
     "Resize",
@@ -97,6 +99,7 @@ TRANSFORMS: dict[str, type] = {
     "vertical_flip": VerticalFlip,
     "affine": Affine,
     "color": Color,
+    "mosaic": Mosaic,
     "joint": Joint,
     "decode": Decode,
     "normalize": Normalize,
