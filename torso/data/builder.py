@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torso.config import DataError
 from torso.data.decode import DecodeError, probe
+from torso.data.headers import Header
 from torso.data.index import ImageId, Index, Mask, Problem, Task, first_problems
 from torso.data.palette import PLAIN, Legend
+from torso.data.table import Table
+
+READING = 8  # threads that read the headers of pictures; they wait for the disk
 
 # Labels that would teach something wrong: they end a training before it starts.
 FATAL = frozenset(
@@ -60,6 +66,7 @@ class Builder:
     _counts: list[int] = field(default_factory=list)
     _objects: list[Object] = field(default_factory=list)
     _lost: list[Problem] = field(default_factory=list)
+    _table: Table | None = None
 
     def report(self, kind: str, path: Path | str, message: str, line: int | None = None) -> None:
         """Notes a problem; its kind decides whether it is fatal."""
@@ -72,12 +79,29 @@ class Builder:
 
         ``said`` is the size the label file states; where it differs it is noted against ``labels``.
         """
-        try:
-            found = probe(image)
-        except DecodeError as error:
-            kind = "missing image" if not image.exists() else "damaged image"
-            self.problems.append(Problem(kind, self._shown(image), None, error.reason))
-            self._lost.append(self.problems[-1])
+        return self._size(image, _probed(image), said, labels)
+
+    def sizes_of(
+        self, images: Sequence[Path], said: NDArray[np.int64], labels: Path | None = None
+    ) -> list[tuple[int, int] | None]:
+        """``size_of`` for many pictures, headers read by several threads; ``said`` is ``[N, 2]``, 0 where unknown."""
+        with ThreadPoolExecutor(READING) as pool:
+            headers = list(pool.map(_probed, images))
+        return [
+            self._size(image, header, (width, height), labels)
+            for image, header, (width, height) in zip(images, headers, said.tolist(), strict=True)
+        ]
+
+    def lost(self, image: Path | str, kind: str = "missing image", reason: str = "no such file") -> None:
+        """Notes a picture that cannot be used; ``finish`` raises where most are lost."""
+        self.report(kind, image, reason)
+        self._lost.append(self.problems[-1])
+
+    def _size(
+        self, image: Path, found: Header | DecodeError, said: tuple[int, int] | None, labels: Path | None
+    ) -> tuple[int, int] | None:
+        if isinstance(found, DecodeError):
+            self.lost(image, "damaged image" if image.exists() else "missing image", found.reason)
             return None
         if found.frames > 1:
             self.report("animated image", image, f"has {found.frames} frames; the first one counts")
@@ -109,11 +133,41 @@ class Builder:
         if label is not None:
             self._image_labels.append(label)
 
+    def pictures(
+        self, paths: Sequence[str], sizes: NDArray[np.int64], ids: Sequence[ImageId], captions: Sequence[list[str]] = ()
+    ) -> None:
+        """Adds many pictures at once: ``paths`` as the index has them, ``sizes`` ``[N, 2]`` width, height."""
+        self._segments += [None] * len(paths)
+        self._captions += captions or [[]] * len(paths)
+        self._paths += paths
+        self._sizes += zip(sizes[:, 0].tolist(), sizes[:, 1].tolist(), strict=True)
+        self._ids += ids
+        self._counts += [0] * len(paths)
+
+    def table(self, table: Table, labels: Path) -> None:
+        """Adds the objects of all pictures at once, in place of ``objects``; the checks and their words are the same.
+
+        ``table`` is changed: its boxes are clipped where they stand.
+        """
+        sizes = np.array(self._sizes, np.int64).reshape(-1, 2)
+        good = table.plain(sizes, len(self.classes))
+        for at in np.flatnonzero(~good).tolist():
+            width, height = sizes[table.pictures[at]].tolist()
+            kept = self._checked(_row_of(table, at), labels, (width, height))
+            if kept is not None:
+                good[at], table.boxes[at] = True, kept.box
+                table.area[at] = math.nan if kept.area is None else kept.area
+        for at in table.repeated(good):
+            good[at] = False
+            self.report("duplicate row", labels, f"{table.where(at)}the same box and class again; counted once")
+        self._table = table.kept(good)
+        self._counts = np.bincount(self._table.pictures, minlength=len(self._paths)).tolist()
+
     def objects(self, rows: Sequence[Object], labels: Path) -> None:
         """Adds the objects of the picture started last, each checked by itself."""
         seen: set[tuple[tuple[float, ...], int]] = set()
         for row in rows:
-            kept = self._checked(row, labels)
+            kept = self._checked(row, labels, self._sizes[-1])
             if kept is None:
                 continue
             if (kept.box, kept.label) in seen and not kept.crowd:
@@ -125,7 +179,7 @@ class Builder:
             self._objects.append(kept)
             self._counts[-1] += 1
 
-    def _checked(self, row: Object, labels: Path) -> Object | None:
+    def _checked(self, row: Object, labels: Path, size: tuple[int, int]) -> Object | None:
         """The row clipped to its picture, or None where it cannot be used; both are noted."""
         if not all(map(math.isfinite, row.box)):
             self.report("not a number", labels, f"{row.where}expected finite coordinates, came {row.box}", row.line)
@@ -139,7 +193,7 @@ class Builder:
             message = f"{row.where}box {_show(row.box)} has no area; dropped"
             self.report("degenerate box", labels, message, row.line)
             return None
-        width, height = self._sizes[-1]
+        width, height = size
         clipped = (
             min(max(x0, 0.0), width),
             min(max(y0, 0.0), height),
@@ -175,29 +229,16 @@ class Builder:
         if not self._paths:
             fatal = [problem for problem in self.problems if problem.fatal] or self.problems
             raise DataError(f"{self.root}: expected pictures, found none\n{first_problems(fatal)}".rstrip())
-        rows = self._objects
-        boxes = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
-        own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        said = np.array([math.nan if row.area is None else row.area for row in rows], np.float64)
         return Index(
             task=self.task,
             root=self.root,
             paths=self._paths,
             sizes=np.array(self._sizes, np.int32).reshape(-1, 2),
             image_ids=self._ids,
-            boxes=boxes,
-            labels=np.array([row.label for row in rows], np.int64),
             offsets=np.concatenate([[0], np.cumsum(self._counts)]).astype(np.int64),
-            crowd=np.array([row.crowd for row in rows], np.bool_),
-            difficult=np.array([row.difficult for row in rows], np.bool_),
-            truncated=np.array([row.truncated for row in rows], np.bool_),
-            area=np.where(np.isnan(said), own, said),
             classes=self.classes,
             class_ids=self.class_ids or tuple(range(len(self.classes))),
-            masks=[row.mask for row in rows] if any(row.mask is not None for row in rows) else None,
-            occluded=np.array([row.occluded for row in rows], np.bool_) if any(row.occluded for row in rows) else None,
-            poses=[row.pose for row in rows] if any(row.pose for row in rows) else None,
-            keypoints=_keypoints(rows, len(self.keypoint_names)),
+            **(_columns(self._objects, len(self.keypoint_names)) if self._table is None else _drained(self._table)),
             keypoint_names=self.keypoint_names,
             skeleton=self.skeleton,
             legend=self.legend,
@@ -213,12 +254,64 @@ class Builder:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
-def _keypoints(rows: Sequence[Object], count: int) -> NDArray[np.float64] | None:
-    """``[T, count, 3]``; what has none is all unlabelled."""
-    if not count:
-        return None
-    blank = [0.0] * (3 * count)
-    return np.array([row.keypoints or blank for row in rows], np.float64).reshape(-1, count, 3)
+def _probed(image: Path) -> Header | DecodeError:
+    try:
+        return probe(image)
+    except DecodeError as error:
+        return error
+
+
+def _row_of(table: Table, row: int) -> Object:
+    """One row of a table by itself."""
+    x0, y0, x1, y1 = table.boxes[row].tolist()
+    area = float(table.area[row])
+    return Object(
+        (x0, y0, x1, y1),
+        int(table.labels[row]),
+        where=table.where(row),
+        crowd=bool(table.crowd[row]),
+        area=None if math.isnan(area) else area,
+        mask=None if table.masks is None else table.masks[row],
+    )
+
+
+def _columns(rows: Sequence[Object], keypoints: int) -> dict[str, Any]:
+    """What the index has of each object."""
+    boxes = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
+    said = np.array([math.nan if row.area is None else row.area for row in rows], np.float64)
+    blank = [0.0] * (3 * keypoints)  # what has no keypoints is all unlabelled
+    points = [row.keypoints or blank for row in rows]
+    return {
+        "boxes": boxes,
+        "labels": np.array([row.label for row in rows], np.int64),
+        "crowd": np.array([row.crowd for row in rows], np.bool_),
+        "difficult": np.array([row.difficult for row in rows], np.bool_),
+        "truncated": np.array([row.truncated for row in rows], np.bool_),
+        "area": _areas(boxes, said),
+        "masks": [row.mask for row in rows] if any(row.mask is not None for row in rows) else None,
+        "occluded": np.array([row.occluded for row in rows], np.bool_) if any(row.occluded for row in rows) else None,
+        "poses": [row.pose for row in rows] if any(row.pose for row in rows) else None,
+        "keypoints": np.array(points, np.float64).reshape(-1, keypoints, 3) if keypoints else None,
+    }
+
+
+def _drained(table: Table) -> dict[str, Any]:
+    """The same of a table."""
+    return {
+        "boxes": table.boxes,
+        "labels": table.labels,
+        "crowd": table.crowd,
+        "difficult": table.difficult,
+        "truncated": np.zeros(len(table.labels), np.bool_),
+        "area": _areas(table.boxes, table.area),
+        "masks": table.masks if any(mask is not None for mask in table.masks or ()) else None,
+        "keypoints": table.keypoints,
+    }
+
+
+def _areas(boxes: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the file said, else the area of the box."""
+    return np.where(np.isnan(said), (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), said)
 
 
 def _show(box: tuple[float, ...]) -> str:
