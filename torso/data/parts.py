@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torso.data.doctor import examine
 from torso.data.formats import FORMATS
 
 FORMAT_PARTS: dict[str, Callable[..., Any]] = {
     **FORMATS,
+    "doctor": examine,
 }
