@@ -67,7 +67,7 @@ def size_of(data: dict[str, Any]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int) -> Loader:
+def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int = 0, *, shuffle: bool = True) -> Loader:
     """Shuffled, augmented batches; a last batch that is not full is left out where there is another."""
     augment = list(data["transforms"])
     # A transform that fits the picture to the canvas by itself (a random crop) stands in for `resize`.
@@ -79,7 +79,7 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int) 
         batch=min(data["batch"], len(index)),
         workers=data["workers"],
         seed=seed,
-        shuffle=True,
+        shuffle=shuffle,
         drop_last=True,
         max_bad=data["max_bad"],
         cache_bytes=data["cache"] << 20,
