@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from torch import Generator
 
 from torso.data.draws import uniform
 from torso.data.geometry import Letterbox
