@@ -72,6 +72,24 @@ def encoded(bitmap: NDArray[Any]) -> dict[str, Any]:
     return {"counts": counts, "size": [int(side) for side in np.shape(bitmap)]}
 
 
+def encoded_each(numbers: NDArray[Any]) -> dict[int, dict[str, Any]]:
+    """``encoded(numbers == n)`` for every ``n`` that occurs in ``[H, W]``, in one pass whatever their number."""
+    flat = np.asarray(numbers).ravel(order="F")
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] + 1))
+    ends = np.append(starts[1:], len(flat))
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    found = {}
+    for rows in np.split(order, np.flatnonzero(np.diff(values[order])) + 1) if len(flat) else []:
+        edges = np.stack([starts[rows], ends[rows]], axis=1).ravel()
+        counts = np.diff(edges, prepend=0, append=len(flat))
+        found[int(values[rows[0]])] = {
+            "counts": counts[: len(counts) - (counts[-1] == 0)].tolist(),
+            "size": [int(side) for side in np.shape(numbers)],
+        }
+    return found
+
+
 def polygons_of(bitmap: NDArray[Any]) -> list[list[float]]:
     """The outer outlines of a ``[H, W]`` bitmap as polygons, for formats that know nothing else.
 

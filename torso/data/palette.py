@@ -159,8 +159,8 @@ def read_pixels(source: Path | bytes) -> NDArray[Any]:
 
 
 def write_numbers(numbers: NDArray[Any], path: Path) -> None:
-    """Writes ``[H, W]`` numbers as a PNG: with VOC's palette up to 255, as 16-bit grey beyond."""
-    if numbers.max(initial=0) > IGNORED:
+    """Writes ``[H, W]`` numbers as a PNG: with VOC's palette up to 255, as 16-bit grey beyond and where they are so."""
+    if numbers.dtype == np.uint16 or numbers.max(initial=0) > IGNORED:
         Image.fromarray(numbers.astype(np.uint16)).save(path)
         return
     image = Image.fromarray(numbers.astype(np.uint8))

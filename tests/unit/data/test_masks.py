@@ -13,7 +13,7 @@ from pycocotools import mask as reference
 from scipy.ndimage import binary_fill_holes
 
 from torso.config import DataError
-from torso.data.masks import area_of, box_of, encoded, polygons_of, problem, rasterise, runs_of_text
+from torso.data.masks import area_of, box_of, encoded, encoded_each, polygons_of, problem, rasterise, runs_of_text
 
 SIDE = st.integers(1, 40)
 BITMAPS = st.tuples(SIDE, SIDE).flatmap(lambda shape: hnp.arrays(np.bool_, shape))
@@ -50,6 +50,11 @@ def test_run_lengths_come_back_as_the_same_pixels(bitmap: np.ndarray) -> None:
         assert area_of(mask, (width, height)) == bitmap.sum()
     assert json.loads(json.dumps(ours)) == ours
     assert np.array_equal(reference.decode(reference.frPyObjects(ours, height, width)), bitmap)
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(0, 9), st.integers(0, 9)), elements=st.sampled_from([0, 1, 7, 255])))
+def test_all_objects_of_a_picture_are_encoded_at_once(numbers: np.ndarray) -> None:
+    assert encoded_each(numbers) == {int(n): encoded(numbers == n) for n in np.unique(numbers)}
 
 
 @settings(max_examples=100, deadline=None)

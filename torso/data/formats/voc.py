@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from torso.config import DataError
 from torso.data.builder import Builder, Object
 from torso.data.formats.places import copied, held_out, hidden, mapped, new_folder, no_split
-from torso.data.index import Index
+from torso.data.formats.voc_instances import Runs, read_objects, write_objects
+from torso.data.formats.voc_lists import (
+    PROTOCOLS,
+    VOC_CLASSES,
+    image_sets,
+    is_flagged,
+    lines_of,
+    one_class,
+    stem_of,
+    voc_protocol,
+)
+from torso.data.formats.voc_xml import SIDES, VocObject, VocPage, box_of, read_page, sides_of, write_page
+from torso.data.index import Index, joined
 
-MAX_XML = 16 << 20  # bytes
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _PICTURES = ("JPEGImages", "images", "Images", "imgs")
+_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
+_YEAR = re.compile(r"(20\d\d)_(.+)")
 
 
 class Voc:
     """A VOCdevkit year folder (or its parent), or XML files beside their pictures.
 
     VOC counts pixels from 1 and includes the last one: ``(xmin, ymin, xmax, ymax)`` becomes
-    ``(xmin - 1, ymin - 1, xmax, ymax)``. Classes are the lines of ``labels.txt`` where that exists, else the sorted
-    names of all annotations. Objects marked ``difficult`` count neither way. Pose and part boxes are not kept.
-    Splits are ``ImageSets/Main/*.txt`` or ``*.txt`` lists of names beside the folders; without any, a fifth of the
-    names is "val", the rest "train".
+    ``(xmin - 1, ymin - 1, xmax, ymax)``; the option ``offset`` is 0 for files that count from 0. Classes are the
+    lines of ``labels.txt`` where that exists, VOC's 20 where there are lists for each of them, else the sorted names
+    of all annotations. Objects marked ``difficult`` count neither way. Boxes of parts are not kept.
+
+    Splits are the lists of ``ImageSets``: ``train``, ``Segmentation/train`` (with the masks of SegmentationObject),
+    ``Layout/train``, ``Action/train``, and ``cat_train``, which reads a classification of cat or not. In the parent
+    of several years they are ``2007_train`` and so on, and the protocols ``07+12`` and ``07++12``. Without lists a
+    fifth of the names is "val", the rest "train".
 
     Source: The PASCAL Visual Object Classes (VOC) Challenge, 2010.
     """
@@ -35,68 +49,131 @@ class Voc:
         """Whether there are VOC annotations."""
         if not path.is_dir():
             return False
-        return bool(_years(path)) or _annotations(path) is not None
+        return any(_annotations(place) is not None for place in (path, *years_of(path).values()))
 
     @staticmethod
     def splits(path: Path) -> list[str]:
         """The splits that exist."""
-        root = _root(path)
-        return sorted(_lists(root)) or ["train", "val", "all"]
+        years = {} if _annotations(path) is not None else years_of(path)
+        if len(years) > 1:
+            found = [f"{year}_{split}" for year, root in years.items() for split in _ordinary(root)]
+            return found + [name for name, (train, _) in PROTOCOLS.items() if {*train.split("+")} <= {*found}]
+        return _ordinary(year_of(path)) or ["train", "val", "all"]
 
     @staticmethod
-    def read(path: Path, split: str, classes: Sequence[str] | None = None) -> Index:
-        """The index of one split."""
-        root = _root(path)
+    def read(path: Path, split: str, classes: Sequence[str] | None = None, *, offset: float = 1) -> Index:
+        """The index of one split; ``offset`` is what the numbers of the first pixel are: 1 for VOC, 0 for others."""
+        if split in PROTOCOLS and years_of(path):
+            parts: list[Index] = []
+            for one in voc_protocol(split)[0].split("+"):
+                parts.append(Voc.read(path, one, classes, offset=offset))
+                classes = parts[0].classes
+            return joined(parts)
+        root, split = located(path, split)
         folder = _annotations(root)
         if folder is None:
             raise DataError(f"{root}: expected Annotations/*.xml or *.xml beside pictures, found none")
-        # All of them, whatever the split: together they say which classes there are.
-        pages = {file.stem: _parse(file) for file in sorted(folder.glob("*.xml")) if not hidden(file)}
-        chosen, label_of = mapped(_class_names(root, pages.values()), classes)
+        lists = image_sets(root)
+        single = one_class(split, lists)
+        if single is not None and split in lists and is_flagged(lists[split]):
+            return _classified(root, single[0], lists[split], picture_folders(root, folder))
+        files = {file.stem: file for file in sorted(folder.glob("*.xml")) if not hidden(file)}
+        known = _known_classes(root, lists)
+        # Where no list says which classes there are, all pages together do, whatever the split.
+        pages = {} if known else {stem: read_page(file) for stem, file in files.items()}
+        own = known or sorted({item.name for page in pages.values() for item in page.objects} - {""})
+        chosen, label_of = mapped(own, classes)
         builder = Builder(root, chosen)
-        places = _picture_folders(root, folder)
-        for stem in _stems(root, split, list(pages)):
-            page = pages.get(stem)
-            if page is None:
-                message = f"listed in {split}, but there is no such file"
-                builder.report("missing label file", folder / f"{stem}.xml", message)
-            elif page.wrong:
-                builder.report("malformed file", page.file, page.wrong, page.wrong_line)
-            else:
-                _add(builder, page, places, label_of)
+        stems = stems_of(root, split, files)
+        if stems and not any(stem in files for stem in stems):
+            raise DataError(
+                f"{root}: {split} names {len(stems)} pictures, and none of them has an annotation in {folder.name}; "
+                "labels of VOC's test pictures of 2008 and later were never published"
+            )
+        listed = (pages.get(stem) or _page(builder, files, folder, stem, split) for stem in stems)
+        _add_all(builder, [page for page in listed if page is not None], label_of, offset, split)
         return builder.finish()
 
     @staticmethod
     def write(index: Index, folder: Path, split: str) -> None:
-        """Writes a year folder; masks have no place in it and are left out."""
+        """Writes a year folder; masks go into SegmentationObject and SegmentationClass where every object has one.
+
+        There a pixel has one object: where masks overlap, the later one wins. Crowds are written as difficult.
+        """
         folder = new_folder(index, folder)
         names = copied(index, folder / "JPEGImages")
-        labels = folder / "Annotations"
         lists = folder / "ImageSets" / "Main"
-        labels.mkdir(exist_ok=True)
         lists.mkdir(parents=True, exist_ok=True)
-        for row, name in enumerate(names):
-            tree = _tree(index, row, name)
-            ET.indent(tree)
-            ET.ElementTree(tree).write(labels / f"{Path(name).stem}.xml", encoding="utf-8")
+        write_pages(index, names, folder / "Annotations", write_objects(index, names, folder, split))
         stems = "".join(f"{Path(name).stem}\n" for name in names)
         (lists / f"{split}.txt").write_text(stems, encoding="utf-8")
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in index.classes), encoding="utf-8")
 
 
-def _years(path: Path) -> list[Path]:
-    return sorted(year for year in path.glob("VOC20[0-9][0-9]") if (year / "Annotations").is_dir())
+def write_pages(index: Index, names: list[str], folder: Path, segmented: set[int]) -> None:
+    """Writes the XML of all pictures, which are called ``names``; ``segmented`` are rows that have masks as well."""
+    folder.mkdir(exist_ok=True)
+    for row, name in enumerate(names):
+        size = (int(index.sizes[row, 0]), int(index.sizes[row, 1]))
+        page = VocPage(folder, name, size, row in segmented, tuple(_objects(index, row)))
+        (folder / f"{Path(name).stem}.xml").write_text(write_page(page), encoding="utf-8")
 
 
-def _root(path: Path) -> Path:
-    """The year folder, when the parent was given."""
+def years_of(path: Path) -> dict[str, Path]:
+    """The year folders in a VOCdevkit: "2007" to VOC2007."""
+    labelled = ("Annotations", "SegmentationClass")
+    found = sorted(year for year in path.glob("VOC20[0-9][0-9]") if any((year / name).is_dir() for name in labelled))
+    return {year.name[3:]: year for year in found}
+
+
+def year_of(path: Path) -> Path:
+    """The year folder, when its parent was given and holds only one."""
     if _annotations(path) is None:
-        years = _years(path)
+        years = years_of(path)
         if len(years) > 1:
-            raise DataError(f"{path}: holds {', '.join(year.name for year in years)}; give one of these folders")
+            names = ", ".join(f"VOC{year}" for year in years)
+            raise DataError(f"{path}: holds {names}; give one of these folders, or a split such as {min(years)}_train")
         if years:
-            return years[0]
+            return next(iter(years.values()))
     return path
+
+
+def located(path: Path, split: str) -> tuple[Path, str]:
+    """Year folder and split: of a VOCdevkit, ``2007_train`` is the list ``train`` of VOC2007."""
+    named = _YEAR.fullmatch(split)
+    if named is None:
+        return year_of(path), split
+    year, rest = named.groups()
+    root = path if path.name == f"VOC{year}" else years_of(path).get(year)
+    if root is not None and split not in image_sets(root):
+        return root, rest
+    return year_of(path), split
+
+
+def stems_of(root: Path, split: str, known: Collection[str]) -> list[str]:
+    """The names in a split, each once: those of its list, or a side of a seeded split where there are no lists."""
+    lists = image_sets(root)
+    if split in lists:
+        return list(dict.fromkeys(stem_of(line, known) for line in lines_of(lists[split])))
+    if split != "all" and (lists or split not in ("train", "val")):
+        raise no_split(root, split, _ordinary(root) or ["train", "val", "all"])
+    chosen = held_out(known, split)
+    return [stem for stem in known if stem in chosen]
+
+
+def _ordinary(root: Path) -> list[str]:
+    """The lists of pictures in Main; those of one class and of other competitions can be read as well."""
+    lists = image_sets(root)
+    main = sorted(name for name in lists if "/" not in name)
+    return [name for name in main if one_class(name, main) is None or not is_flagged(lists[name])]
+
+
+def _known_classes(root: Path, lists: dict[str, Path]) -> list[str]:
+    listed = root / "labels.txt"
+    if listed.is_file():
+        return lines_of(listed)
+    singles = {single[0] for name in lists if (single := one_class(name, lists)) is not None}
+    return list(VOC_CLASSES) if singles >= {*VOC_CLASSES} else []
 
 
 def _annotations(path: Path) -> Path | None:
@@ -106,135 +183,100 @@ def _annotations(path: Path) -> Path | None:
     return None
 
 
-def _picture_folders(root: Path, folder: Path) -> list[Path]:
+def picture_folders(root: Path, folder: Path) -> list[Path]:
+    """Where pictures are looked for; ``folder`` has the labels."""
     near = [root / name for name in _PICTURES] + [folder] + [folder.parent / name for name in _PICTURES] + [root]
     return [place for place in dict.fromkeys(near) if place.is_dir()]
 
 
-def _lists(root: Path) -> dict[str, Path]:
-    """The files that list a split. ``cat_train.txt`` and the like list one class each and are left out."""
-    main = root / "ImageSets" / "Main"
-    if main.is_dir():
-        files = {file.stem: file for file in main.glob("*.txt")}
-        return {name: file for name, file in files.items() if not any(name.endswith(f"_{other}") for other in files)}
-    known = ("train", "val", "trainval", "test", "valid")
-    return {name: root / f"{name}.txt" for name in known if (root / f"{name}.txt").is_file()}
+def _page(builder: Builder, files: dict[str, Path], folder: Path, stem: str, split: str) -> VocPage | None:
+    if stem in files:
+        return read_page(files[stem])
+    builder.report("missing label file", folder / f"{stem}.xml", f"listed in {split}, but there is no such file")
+    return None
 
 
-def _stems(root: Path, split: str, known: list[str]) -> list[str]:
-    lists = _lists(root)
-    if split in lists:
-        lines = lists[split].read_text(encoding="utf-8-sig").splitlines()
-        return [_stem(line.strip(), known) for line in lines if line.strip()]
-    if split != "all" and (lists or split not in ("train", "val")):
-        raise no_split(root, split, Voc.splits(root))
-    chosen = held_out(known, split)
-    return [stem for stem in known if stem in chosen]
+def _add_all(builder: Builder, pages: Iterable[VocPage], label_of: dict[str, int], offset: float, split: str) -> None:
+    """Adds the pictures of the pages and their objects."""
+    places: list[Path] = []
+    parts = 0
+    for page in pages:
+        if page.wrong:
+            builder.report("malformed file", page.file, page.wrong, page.wrong_line)
+            continue
+        places = places or picture_folders(builder.root, page.file.parent)
+        picture = picture_of(page.file, page.filename, places)
+        size = builder.size_of(picture, page.size, page.file)
+        if size is None:
+            continue
+        builder.image(picture, size, page.file.stem)
+        masks = read_objects(builder, page.file.stem, size) if split.startswith("Segmentation/") else {}
+        rows = (
+            object_of(builder, page.file, item, label_of, offset, mask=masks.get(number))
+            for number, item in enumerate(page.objects, 1)
+        )
+        builder.objects([row for row in rows if row is not None], page.file)
+        parts += sum(item.parts for item in page.objects)
+    if parts:
+        builder.report("ignored", builder.root, f"{parts} boxes of parts (head, hand, foot) are not read")
 
 
-def _stem(line: str, known: Collection[str]) -> str:
-    """The stem a line means: a name with or without a suffix, or followed by a flag."""
-    for stem in (line, Path(line).stem, line.split(maxsplit=1)[0]):
-        if stem in known:
-            return stem
-    return line
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A parsed file, or what is wrong with it."""
-
-    file: Path
-    root: ET.Element
-    text: bytes = b""
-    wrong: str = ""
-    wrong_line: int | None = None
-
-    def lines(self) -> list[int]:
-        """The line where each object starts; the parser does not keep it, so it is looked up."""
-        line, found = 1, []
-        for token in re.finditer(rb"\n|<object(?=[\s>])", self.text):
-            if token[0] == b"\n":
-                line += 1
-            else:
-                found.append(line)
-        return found
-
-
-def _parse(file: Path) -> _Page:
-    empty = ET.Element("annotation")
-    if file.stat().st_size > MAX_XML:
-        return _Page(file, empty, wrong=f"is larger than {MAX_XML >> 20} MiB, no VOC annotation is")
-    data = file.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        return _Page(file, empty, wrong="has a DOCTYPE; VOC files have none, and entities are not read")
-    if b"\0" in data:  # an encoding in which the line above would see nothing
-        return _Page(file, empty, wrong="expected UTF-8 text")
-    try:
-        return _Page(file, ET.fromstring(data), data)
-    except ET.ParseError as error:
-        return _Page(file, empty, wrong=f"is not XML ({error})", wrong_line=error.position[0])
-    except (ValueError, LookupError) as error:
-        return _Page(file, empty, wrong=f"is not XML ({error})")
-
-
-def _class_names(root: Path, pages: Iterable[_Page]) -> list[str]:
-    listed = root / "labels.txt"
-    if listed.is_file():
-        return [line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    names = {_text(item, "name") for page in pages for item in page.root.iter("object")}
-    return sorted(names - {""})
-
-
-def _text(element: ET.Element, tag: str) -> str:
-    return (element.findtext(tag) or "").strip()
-
-
-def _add(builder: Builder, page: _Page, places: list[Path], label_of: dict[str, int]) -> None:
-    """Adds the picture of one file and its objects."""
-    picture = _picture(page.file, _text(page.root, "filename"), places)
-    width, height = (page.root.findtext(f"size/{side}") or "" for side in ("width", "height"))
-    stated = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
-    size = builder.size_of(picture, stated, page.file)
-    if size is None:
-        return
-    builder.image(picture, size, page.file.stem)
-    items = list(page.root.iter("object"))
-    lines = page.lines()
-    if len(lines) != len(items):  # one of them in a comment
-        lines = [1] * len(items)
-    rows = (_object(builder, page.file, item, line, label_of) for item, line in zip(items, lines, strict=True))
-    builder.objects([row for row in rows if row is not None], page.file)
-
-
-def _object(builder: Builder, file: Path, item: ET.Element, line: int, label_of: dict[str, int]) -> Object | None:
+def object_of(
+    builder: Builder,
+    file: Path,
+    item: VocObject,
+    label_of: dict[str, int],
+    offset: float,
+    *,
+    mask: Runs | None = None,
+) -> Object | None:
     """One object; None (noted) where it cannot be used."""
-    name = _text(item, "name")
-    if name not in label_of:
-        builder.report("unknown class", file, f"class {name!r} is not one of {', '.join(label_of)}", line)
+    if item.name not in label_of:
+        builder.report("unknown class", file, f"class {item.name!r} is not one of {', '.join(label_of)}", item.line)
         return None
     try:
-        xmin, ymin, xmax, ymax = (float(_text(item, f"bndbox/{tag}")) for tag in _SIDES)
+        box = box_of(item.sides, offset)
     except ValueError:
-        builder.report("malformed row", file, f"expected numbers {', '.join(_SIDES)} in <bndbox>", line)
+        builder.report("malformed row", file, f"expected numbers {', '.join(SIDES)} in <bndbox>", item.line)
         return None
-    if xmax <= xmin or ymax <= ymin:  # before the shift: a point in the file stays a point
-        message = f"box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) has no area; dropped"
-        builder.report("degenerate box", file, message, line)
-        return None
-    difficult, truncated = (_text(item, flag).lower() not in ("", "0", "false") for flag in ("difficult", "truncated"))
-    box = (xmin - 1, ymin - 1, xmax, ymax)
-    return Object(box, label_of[name], line, difficult=difficult, truncated=truncated)
+    return Object(
+        box,
+        label_of[item.name],
+        item.line,
+        difficult=item.difficult,
+        truncated=item.truncated,
+        occluded=item.occluded,
+        pose=item.pose,
+        mask=mask,
+        area=None if mask is None else float(sum(mask["counts"][1::2])),
+    )
 
 
-def _picture(file: Path, filename: str, places: list[Path]) -> Path:
+def _classified(root: Path, name: str, file: Path, places: list[Path]) -> Index:
+    """A list of one class: pictures that show it or not; where it is only hard to see, they are left out."""
+    builder = Builder(root, (f"no {name}", name), task="classify")
+    hard = 0
+    for line in lines_of(file):
+        stem, flag = line.rsplit(maxsplit=1)
+        picture = picture_of(root / f"{stem}.xml", "", places)
+        size = builder.size_of(picture) if flag != "0" else None
+        if size is not None:
+            builder.image(picture, size, stem, int(flag == "1"))
+        hard += flag == "0"
+    if hard:
+        builder.report("ignored", file, f"{hard} pictures on which {name} is difficult (0) are left out")
+    return builder.finish()
+
+
+def picture_of(file: Path, filename: str, places: list[Path]) -> Path:
     """The picture of an annotation: by the name inside, else by the file's own stem; labels move without their text."""
     name = filename.replace("\\", "/").rsplit("/", 1)[-1]
+    if name and Path(name).stem == file.stem:
+        for place in places:
+            if (place / name).is_file():
+                return place / name
     for place in places:
-        if name and (place / name).is_file() and Path(name).stem == file.stem:
-            return place / name
-    for place in places:
-        for suffix in (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp"):
+        for suffix in _SUFFIXES:
             if (place / f"{file.stem}{suffix}").is_file():
                 return place / f"{file.stem}{suffix}"
     for place in places:
@@ -243,24 +285,16 @@ def _picture(file: Path, filename: str, places: list[Path]) -> Path:
     return places[0] / (name or f"{file.stem}.jpg")
 
 
-def _tree(index: Index, row: int, name: str) -> ET.Element:
-    """One picture as a VOC element."""
-    root = ET.Element("annotation")
-    ET.SubElement(root, "folder").text = "JPEGImages"
-    ET.SubElement(root, "filename").text = name
-    size = ET.SubElement(root, "size")
-    for tag, value in zip(("width", "height", "depth"), (*index.sizes[row].tolist(), 3), strict=True):
-        ET.SubElement(size, tag).text = str(value)
-    ET.SubElement(root, "segmented").text = "0"
+def _objects(index: Index, row: int) -> Iterable[VocObject]:
+    """The objects of one picture as a file says them."""
     objects = index.objects(row)
     for at in range(objects.start, objects.stop):
-        item = ET.SubElement(root, "object")
-        ET.SubElement(item, "name").text = index.classes[index.labels[at]]
-        ET.SubElement(item, "pose").text = "Unspecified"
-        ET.SubElement(item, "truncated").text = str(int(index.truncated[at]))
-        ET.SubElement(item, "difficult").text = str(int(index.difficult[at] or index.crowd[at]))
-        box = ET.SubElement(item, "bndbox")
         x0, y0, x1, y1 = index.boxes[at].tolist()
-        for tag, value in zip(_SIDES, (x0 + 1, y0 + 1, x1, y1), strict=True):
-            ET.SubElement(box, tag).text = f"{value:.10g}"
-    return root
+        yield VocObject(
+            index.classes[index.labels[at]],
+            sides_of((x0, y0, x1, y1), 1),
+            pose="" if index.poses is None else index.poses[at],
+            truncated=bool(index.truncated[at]),
+            difficult=bool(index.difficult[at] or index.crowd[at]),
+            occluded=index.occluded is not None and bool(index.occluded[at]),
+        )
