@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from torso.data.index import Index
 from torso.data.scene import Layer, Scene, objects_of
-from torso.data.views import Boxes, move
+from torso.data.views import Boxes, Filter, Points, View, clip, move
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Objects:
 def shown(scene: Scene, index: Index) -> Objects:
     """The objects of all layers on the canvas.
 
-    An object counts when more than ``min_visible`` of its area is left and both sides exceed one pixel.
+    An object counts when more than ``min_visible`` of its area is left, both sides exceed one pixel and its centre
+    lies in every window.
     """
-    parts = [_of_layer(layer, index) for layer in scene.layers]
+    parts = [_of_layer(layer, scene.canvas, index) for layer in scene.layers]
     if len(parts) == 1:
         return parts[0]
     return Objects(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
@@ -38,7 +39,7 @@ def _columns(objects: Objects) -> tuple[NDArray[np.generic], ...]:
     return objects.rows, objects.boxes, objects.labels, objects.ignore, objects.weights
 
 
-def _of_layer(layer: Layer, index: Index) -> Objects:
+def _of_layer(layer: Layer, canvas: View, index: Index) -> Objects:
     rows = objects_of(layer, index)
     moved = move(index.boxes[rows], layer.view.matrix)
     x0, y0, x1, y1 = layer.frame[0]
@@ -46,6 +47,12 @@ def _of_layer(layer: Layer, index: Index) -> Objects:
     sides = boxes[:, 2:] - boxes[:, :2]
     area = (moved[:, 2:] - moved[:, :2]).prod(1)
     kept = (sides > 1.0).all(1) & (sides.prod(1) > layer.view.min_visible * area)
+    for window in canvas.windows:
+        kept &= inside((moved[:, :2] + moved[:, 2:]) / 2, window)
+    for one in canvas.filters:
+        if one.moves:
+            boxes = follow(boxes, one, canvas.size)
+            kept &= (boxes[:, 2:] - boxes[:, :2] > 1.0).all(1)
     rows = rows[kept]
     return Objects(
         rows=rows,
@@ -54,3 +61,23 @@ def _of_layer(layer: Layer, index: Index) -> Objects:
         ignore=index.crowd[rows] | index.difficult[rows],
         weights=np.full(len(rows), layer.weight),
     )
+
+
+def inside(points: Points, corners: Points) -> NDArray[np.bool_]:
+    """Which of the positions ``[n, 2]`` lie in the convex polygon ``[k, 2]``."""
+    sides = np.roll(corners, -1, 0) - corners
+    ways = points[:, None] - corners
+    cross = sides[:, 0] * ways[..., 1] - sides[:, 1] * ways[..., 0]
+    return np.asarray((cross > 0).all(1) | (cross < 0).all(1))  # corners may run round either way
+
+
+def follow(boxes: Boxes, one: Filter, size: tuple[int, int]) -> Boxes:
+    """The boxes ``[n, 4]`` that hold what a filter makes of the outlines of others."""
+    steps = np.linspace(0, 1, 9)[:-1]
+    zeros, ones = np.zeros_like(steps), np.ones_like(steps)
+    x = np.concatenate([steps, ones, 1 - steps, zeros])
+    y = np.concatenate([zeros, steps, ones, 1 - steps])
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    outline = low + np.stack([x, y], -1) * (high - low)  # [n, 32, 2]
+    moved = one.points(outline.reshape(-1, 2), size).reshape(outline.shape)
+    return clip(np.concatenate([moved.min(1), moved.max(1)], 1), size)

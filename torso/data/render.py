@@ -11,7 +11,7 @@ import numpy as np
 from torso.data.decode import Pixels, decode
 from torso.data.scene import Layer, Scene
 from torso.data.stores import Picture
-from torso.data.views import Matrix, Points, View, inverse, move_points, scaling, shifting
+from torso.data.views import Border, Erased, Matrix, Points, View, inverse, move_points, scaling, shifting
 
 _AVERAGE = 1.5  # shrink factor from which on pixels are averaged
 
@@ -94,8 +94,9 @@ def laid(pixels: Pixels, layer: Layer, canvas: Pixels) -> Layer:
     decoded = scaling(view.source[0] / width, view.source[1] / height)  # decoded -> source
     matrix = view.matrix @ decoded
     part = None if layer.part is None else layer.part / (decoded[0, 0], decoded[1, 1])
-    if matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1] or (part is not None and not _upright(part)):
-        _warp(pixels, matrix, canvas, part)
+    turned = bool(matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1])
+    if turned or view.border != "constant" or (part is not None and not _upright(part)):
+        _warp(pixels, matrix, canvas, part, view.border)
         return layer
     drawn = _place(pixels, matrix, canvas, part)
     return replace(layer, view=replace(view, matrix=drawn @ inverse(decoded)))
@@ -108,19 +109,47 @@ def tint(canvas: Pixels, color: Matrix) -> None:
 
 
 def finish(canvas: Pixels, view: View) -> None:
-    """What comes after all layers: erased regions, then filters."""
+    """What comes after all layers: erased regions and filters, in the order they were added."""
     for erased in view.erased:
-        # cv2 counts from pixel centres and fills those on the edge too; in 1/16 of a pixel.
-        corners = np.rint((erased.polygons - 0.5) * 16).astype(np.int32)
-        if erased.fill == "noise":
-            mask = np.zeros(canvas.shape[:2], np.uint8)
-            cv2.fillPoly(mask, list(corners), 1, shift=4)
-            noise = np.random.Generator(np.random.PCG64(erased.seed)).integers(0, 256, canvas.shape, np.uint8)
-            np.copyto(canvas, noise, where=mask[..., None].astype(bool))
-        else:
-            cv2.fillPoly(canvas, list(corners), erased.fill, shift=4)
-    for one in view.filters:
-        canvas[:] = one.pixels(canvas)
+        if erased.after == 0:
+            _erase(canvas, erased)
+    for number, one in enumerate(view.filters, 1):
+        filtered = one.pixels(canvas)
+        if filtered is not canvas:
+            canvas[:] = filtered
+        for erased in view.erased:
+            if erased.after == number:
+                _erase(canvas, erased)
+
+
+def _erase(canvas: Pixels, erased: Erased) -> None:
+    """Paints quadrilaterals over; they may overlap."""
+    if erased.fill == "noise":
+        mask = np.zeros(canvas.shape[:2], np.uint8)
+        _paint(mask, erased.polygons, (1, 1, 1))
+        noise = np.random.Generator(np.random.PCG64(erased.seed)).integers(0, 256, canvas.shape, np.uint8)
+        np.copyto(canvas, noise, where=mask[..., None].astype(bool))
+    else:
+        _paint(canvas, erased.polygons, erased.fill)
+
+
+def _paint(canvas: Pixels, polygons: Points, color: tuple[int, int, int]) -> None:
+    """Fills the pixels whose centres lie in convex quadrilaterals ``[k, 4, 2]``."""
+    low, high = polygons.min(1), polygons.max(1)
+    ends = np.stack([low, high], 1)[:, None]  # [k, 1, 2, 2]
+    upright = (np.abs(polygons[:, :, None] - ends).min(2) < 1e-6).all((1, 2))
+    starts, stops = (np.maximum(np.ceil(end - 0.5), 0).astype(int) for end in (low, high))
+    value = color if canvas.ndim == 3 else color[0]
+    for (x0, y0), (x1, y1) in zip(starts[upright], stops[upright], strict=True):
+        canvas[y0:y1, x0:x1] = value
+    turned = polygons[~upright]
+    # cv2 fills the pixels on the outline too, so that each side has to move half a pixel inwards.
+    along, back = (np.roll(turned, step, 1) - turned for step in (-1, 1))
+    along, back = (side / np.maximum(np.linalg.norm(side, axis=-1, keepdims=True), 1e-9) for side in (along, back))
+    sine = np.abs(along[..., 0] * back[..., 1] - along[..., 1] * back[..., 0])
+    inner = turned + 0.5 * (along + back) / np.maximum(sine, 1e-3)[..., None]
+    for polygon in np.rint(np.clip(inner - 0.5, -1e5, 1e5) * 16).astype(np.int32):
+        cv2.fillConvexPoly(canvas, polygon, color, shift=4)
 
 
 def _over(pixels: Pixels, layer: Layer, canvas: Pixels, *, tinted: bool) -> Layer:
@@ -186,7 +215,7 @@ def _line(s0: int, s1: int, d0: int, d1: int, flipped: bool) -> tuple[float, flo
     return (-scale, d1 + scale * s0) if flipped else (scale, d0 - scale * s0)
 
 
-def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels, part: Points | None) -> None:
+def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels, part: Points | None, border: Border) -> None:
     """One warp with bilinear sampling into the canvas; what the picture does not reach stays as it is."""
     shrink = int(1 / max(float(np.linalg.norm(matrix[:2, :2], 2)), 1e-6))
     if shrink >= 2:  # bilinear sampling alone would skip pixels
@@ -200,10 +229,11 @@ def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels, part: Points | None) -
     size = (canvas.shape[1], canvas.shape[0])
     fill = canvas[0, 0].tolist()
     drawn = canvas if part is None else np.empty_like(canvas)
+    how = {"flags": cv2.INTER_LINEAR, "borderMode": _BORDERS[border], "borderValue": fill}
     if centred[2, 0] or centred[2, 1]:
-        cv2.warpPerspective(pixels, centred, size, dst=drawn, flags=cv2.INTER_LINEAR, borderValue=fill)
+        cv2.warpPerspective(pixels, centred, size, dst=drawn, **how)
     else:
-        cv2.warpAffine(pixels, centred[:2], size, dst=drawn, flags=cv2.INTER_LINEAR, borderValue=fill)
+        cv2.warpAffine(pixels, centred[:2], size, dst=drawn, **how)
     if part is not None:
         mask = np.zeros(canvas.shape[:2], np.uint8)
         corners = np.rint((move_points(part, matrix) - 0.5) * 16).astype(np.int32)
@@ -212,3 +242,9 @@ def _warp(pixels: Pixels, matrix: Matrix, canvas: Pixels, part: Points | None) -
 
 
 _PLAIN = np.eye(3, 4)
+_BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}

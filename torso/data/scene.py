@@ -85,7 +85,13 @@ class Scene:
             if delta.color is not _PLAIN:
                 color = delta.color @ np.vstack([color, _BOTTOM])
             view = replace(
-                canvas, source=view.source, matrix=delta.matrix @ view.matrix, color=color, erased=(), filters=()
+                canvas,
+                source=view.source,
+                matrix=delta.matrix @ view.matrix,
+                color=color,
+                erased=(),
+                filters=(),
+                windows=(),
             )
             layers.append(replace(layer, view=view))
         return Scene(tuple(layers), canvas)

@@ -18,6 +18,7 @@ Matrix = NDArray[np.float64]
 Boxes = NDArray[np.float64]
 Points = NDArray[np.float64]
 AnyBoxes = TypeVar("AnyBoxes", Tensor, NDArray[np.float64])
+Border = Literal["constant", "edge", "reflect", "symmetric"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Erased:
     polygons: Points  # [k, 4, 2] corners on the canvas, in order round
     fill: tuple[int, int, int] | Literal["noise"] = (114, 114, 114)  # RGB, or noise of its own for every pixel
     seed: int = 0  # of the noise
+    after: int = 0  # how many filters run before
 
 
 class Filter(Protocol):
@@ -67,11 +69,15 @@ class View:
     matrix: Matrix = field(default_factory=lambda: np.eye(3))  # [3, 3] source -> canvas, homogeneous
     color: Matrix = field(default_factory=lambda: np.eye(3, 4))  # [3, 4] on (r, g, b, 1) in 0..255
     fill: int = 114  # grey where the canvas shows no picture
+    border: Border = "constant"  # what shows there: the grey, or the picture continued as numpy.pad does
     min_visible: float = 0.1  # objects of which less is left are dropped
     pillow: bool = False  # decode with Pillow
     scaled: bool = True  # let the JPEG decoder shrink
     erased: tuple[Erased, ...] = ()
     filters: tuple[Filter, ...] = ()
+    windows: tuple[
+        Points, ...
+    ] = ()  # [4, 2] corners on the canvas: only objects with their centre in all of them count
     boxes: Boxes | None = None  # [n, 4] on the canvas, for a transform with ``sees_boxes``
 
     @classmethod
@@ -85,18 +91,24 @@ class View:
         if self.erased:
             erased = tuple(replace(e, polygons=move_points(e.polygons, matrix)) for e in self.erased)
             moved = replace(moved, erased=erased)
+        if self.windows:
+            moved = replace(moved, windows=tuple(move_points(window, matrix) for window in self.windows))
         return moved if self.boxes is None else replace(moved, boxes=move(self.boxes, matrix))
 
     def erasing(self, polygons: Points, fill: tuple[int, int, int] | Literal["noise"], seed: int = 0) -> View:
         """This view with quadrilaterals ``[k, 4, 2]`` of the canvas painted over."""
-        return replace(self, erased=(*self.erased, Erased(polygons, fill, seed)))
+        return replace(self, erased=(*self.erased, Erased(polygons, fill, seed, after=len(self.filters))))
 
     def filtered(self, one: Filter) -> View:
-        """This view with a filter of the drawn canvas; filters run last, in the order they were added."""
+        """This view with a filter of the drawn canvas; filters and erasures run last, in the order they were added."""
         return replace(self, filters=(*self.filters, one))
 
     def tinted(self, color: Matrix) -> View:
         """This view followed by another ``[3, 4]`` colour matrix."""
+        if self.filters:  # they have to come first
+            from torso.data.filters import Tint
+
+            return self.filtered(Tint(color))
         bottom = np.array([[0.0, 0.0, 0.0, 1.0]])
         return replace(self, color=color @ np.vstack([self.color, bottom]))
 
