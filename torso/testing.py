@@ -167,7 +167,8 @@ def check_dataset(index: Index) -> None:
     assert (index.boxes[:, 2:] > index.boxes[:, :2]).all(), "boxes have an area"
     assert (index.boxes[:, :2] >= 0).all(), "boxes begin inside their picture"
     assert (index.boxes[:, 2:] <= size).all(), "boxes end inside their picture"
-    missing = [path for path in index.paths if not (index.root / path).is_file()]
+    files = [] if index.store is not None else index.paths
+    missing = [path for path in files if not (index.root / path).is_file()]
     assert not missing, f"{len(missing)} pictures are not there, the first is {missing[0]}"
 
 

@@ -9,15 +9,24 @@ import numpy as np
 import pytest
 
 from torso import testing
+from torso.config import DataError
 from torso.data import digits, open_index
 from torso.data.formats import FORMATS
 
+WRITTEN = ("voc", "coco", "yolo", "csv", "folder", "unlabeled")  # what the digits can be written as
 
-@pytest.mark.part("format/voc", "format/coco", "format/yolo", "format/folder")
-@pytest.mark.parametrize("name", sorted(FORMATS))
+
+@pytest.mark.part("format/voc", "format/coco", "format/yolo", "format/folder", "format/csv", "format/unlabeled")
+@pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_formats(name: str, split: str, tmp_path: Path) -> None:
     testing.check_dataset(open_index(digits.make(tmp_path / name, format=name, count=10, size=96), split))
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - set(WRITTEN)))
+def test_what_cannot_hold_boxes_says_what_can(name: str, digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"voc|coco|folder|csv"):
+        FORMATS[name].write(open_index(digits), tmp_path / "out", "train")
 
 
 @pytest.mark.parametrize(

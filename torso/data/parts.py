@@ -7,8 +7,10 @@ from typing import Any
 
 from torso.data.doctor import examine
 from torso.data.formats import FORMATS
+from torso.data.formats.custom import custom
 
 FORMAT_PARTS: dict[str, Callable[..., Any]] = {
     **FORMATS,
+    "custom": custom,
     "doctor": examine,
 }

@@ -15,8 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from torso.data.formats.cifar import Cifar
 from torso.data.formats.coco import Coco
+from torso.data.formats.csv_table import Csv
 from torso.data.formats.folder import Folder
+from torso.data.formats.imagenet import Imagenet
+from torso.data.formats.mnist import Mnist
+from torso.data.formats.unlabeled import Unlabeled
 from torso.data.formats.voc import Voc
 from torso.data.formats.yolo import Yolo
 from torso.data.index import Index
@@ -46,6 +51,16 @@ class Format(Protocol):
         ...
 
 
-# In the order they are tried: a folder may hold several (the most specific layout wins), and a class folder
-# is recognised by little.
-FORMATS: dict[str, type[Format]] = {"voc": Voc, "yolo": Yolo, "coco": Coco, "folder": Folder}
+# In the order they are tried: a folder may hold several (the most specific layout wins), a class folder is recognised
+# by little, and pictures without labels come after everything that has some.
+FORMATS: dict[str, type[Format]] = {
+    "voc": Voc,
+    "yolo": Yolo,
+    "coco": Coco,
+    "cifar": Cifar,
+    "mnist": Mnist,
+    "imagenet": Imagenet,
+    "csv": Csv,
+    "folder": Folder,
+    "unlabeled": Unlabeled,
+}

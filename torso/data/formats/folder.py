@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torso.config import DataError
@@ -29,11 +29,11 @@ class Folder:
     @staticmethod
     def recognise(path: Path) -> bool:
         """Whether there are class folders with pictures in them."""
-        if not path.is_dir():
-            return False
+        if not path.is_dir() or next(path.glob("annotations/image_info_*.json"), None) is not None:
+            return False  # a json of pictures says that they have no labels
         places = _split_folders(path)
         root = next(iter(places.values())) if places else path
-        return any(next(iter(images_under(folder)), None) for folder in _class_folders(root))
+        return any(next(iter(images_under(folder)), None) for folder in class_folders(root))
 
     @staticmethod
     def splits(path: Path) -> list[str]:
@@ -49,25 +49,10 @@ class Folder:
         if split not in (places or ("train", "val", "all")):
             raise no_split(path, split, Folder.splits(path))
         root = places.get(split, path)
-        folders = _class_folders(root)
-        own = [folder.name for folder in _class_folders(places.get("train", root))]
+        own = [folder.name for folder in class_folders(places.get("train", root))]
         chosen, label_of = mapped(own, classes)
         builder = Builder(path, chosen, task="classify")
-        for folder in folders:
-            pictures = images_under(folder, deep=True)
-            if folder.name not in label_of:
-                if pictures:
-                    message = f"folder {folder.name!r} is not one of the classes {', '.join(chosen)}"
-                    builder.report("unknown class", folder, message)
-                continue
-            if not places:
-                kept = held_out([picture.relative_to(folder).as_posix() for picture in pictures], split)
-                pictures = [picture for picture in pictures if picture.relative_to(folder).as_posix() in kept]
-            for picture in pictures:
-                size = builder.size_of(picture)
-                if size is not None:
-                    shown = picture.relative_to(path).as_posix()
-                    builder.image(picture, size, shown, label_of[folder.name])
+        add_classes(builder, root, label_of, "" if places else split)
         return builder.finish()
 
     @staticmethod
@@ -87,6 +72,37 @@ class Folder:
             copied(index.select(rows), folder / split / name)
 
 
+def class_folders(root: Path) -> list[Path]:
+    """The folders that stand for classes, sorted."""
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not hidden(folder))
+
+
+def add_classes(builder: Builder, root: Path, label_of: Mapping[str, int], held: str = "") -> None:
+    """Adds the pictures of all class folders under ``root``, names folders of no class and pictures in none.
+
+    ``held`` is "train", "val" or "all" where one heap is split by the names of the pictures.
+    """
+    for folder in class_folders(root):
+        pictures = images_under(folder, deep=True)
+        if folder.name not in label_of:
+            if pictures:
+                message = f"folder {folder.name!r} is not one of the classes {', '.join(builder.classes)}"
+                builder.report("unknown class", folder, message)
+            continue
+        if not pictures:
+            builder.report("empty class", folder, "has no pictures in it")
+        if held:
+            kept = held_out([picture.relative_to(folder).as_posix() for picture in pictures], held)
+            pictures = [picture for picture in pictures if picture.relative_to(folder).as_posix() in kept]
+        for picture in pictures:
+            size = builder.size_of(picture)
+            if size is not None:
+                shown = picture.relative_to(builder.root).as_posix()
+                builder.image(picture, size, shown, label_of[folder.name])
+    for picture in images_under(root):
+        builder.report("picture of no class", picture, "lies beside the class folders; left out")
+
+
 def _split_folders(path: Path) -> dict[str, Path]:
     found = {}
     for split, names in _SPLITS.items():
@@ -94,7 +110,3 @@ def _split_folders(path: Path) -> dict[str, Path]:
         if place is not None:
             found[split] = place
     return found if "train" in found else {}
-
-
-def _class_folders(root: Path) -> list[Path]:
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not hidden(folder))

@@ -82,9 +82,10 @@ def text_tree(file: Path) -> Any:
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
                 raise DataError(f"{file}: anchors and aliases are not read; write the values out")
-            if getattr(event, "tag", None) is not None:
-                where = f"{file}:{event.start_mark.line + 1}"
-                raise DataError(f"{where}: tags ({event.tag}) are not read; write plain values")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise DataError(f"{file}:{line}: tags ({tag}) are not read; write plain values")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise DataError(f"{file}: is nested more than {MAX_DEPTH} deep")
