@@ -8,9 +8,21 @@ from typing import Any
 from torso.data.doctor import examine
 from torso.data.formats import FORMATS
 from torso.data.formats.custom import custom
+from torso.data.formats.voc import Voc
+from torso.data.formats.voc_instances import instances
+from torso.data.formats.voc_lists import image_sets, voc_classes, voc_protocol
+from torso.data.formats.voc_xml import read_page
+from torso.data.palette import Legend
 
 FORMAT_PARTS: dict[str, Callable[..., Any]] = {
     **FORMATS,
     "custom": custom,
     "doctor": examine,
+    "voc2012": Voc,
+    "voc_xml": read_page,
+    "voc_imagesets": image_sets,
+    "voc_classes": voc_classes,
+    "voc_protocols": voc_protocol,
+    "masks": Legend,
+    "instance_masks": instances,
 }

@@ -20,9 +20,11 @@ from torso.data.formats.coco import Coco
 from torso.data.formats.csv_table import Csv
 from torso.data.formats.folder import Folder
 from torso.data.formats.imagenet import Imagenet
+from torso.data.formats.mask_folders import MaskFolder
 from torso.data.formats.mnist import Mnist
 from torso.data.formats.unlabeled import Unlabeled
 from torso.data.formats.voc import Voc
+from torso.data.formats.voc_segments import VocSegmentation
 from torso.data.formats.yolo import Yolo
 from torso.data.index import Index
 
@@ -55,8 +57,10 @@ class Format(Protocol):
 # by little, and pictures without labels come after everything that has some.
 FORMATS: dict[str, type[Format]] = {
     "voc": Voc,
+    "voc_segmentation": VocSegmentation,
     "yolo": Yolo,
     "coco": Coco,
+    "mask_folder": MaskFolder,
     "cifar": Cifar,
     "mnist": Mnist,
     "imagenet": Imagenet,

@@ -199,7 +199,7 @@ def _page(builder: Builder, files: dict[str, Path], folder: Path, stem: str, spl
 def _add_all(builder: Builder, pages: Iterable[VocPage], label_of: dict[str, int], offset: float, split: str) -> None:
     """Adds the pictures of the pages and their objects."""
     places: list[Path] = []
-    parts = 0
+    parts, where = 0, builder.root
     for page in pages:
         if page.wrong:
             builder.report("malformed file", page.file, page.wrong, page.wrong_line)
@@ -216,9 +216,10 @@ def _add_all(builder: Builder, pages: Iterable[VocPage], label_of: dict[str, int
             for number, item in enumerate(page.objects, 1)
         )
         builder.objects([row for row in rows if row is not None], page.file)
-        parts += sum(item.parts for item in page.objects)
+        if any(item.parts for item in page.objects):
+            parts, where = parts + sum(item.parts for item in page.objects), page.file
     if parts:
-        builder.report("ignored", builder.root, f"{parts} boxes of parts (head, hand, foot) are not read")
+        builder.report("ignored", where, f"boxes of parts (head, hand, foot) are not read; {parts} in all files")
 
 
 def object_of(
