@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -101,7 +102,8 @@ class Builder:
         self, image: Path, found: Header | DecodeError, said: tuple[int, int] | None, labels: Path | None
     ) -> tuple[int, int] | None:
         if isinstance(found, DecodeError):
-            self.lost(image, "damaged image" if image.exists() else "missing image", found.reason)
+            there = os.path.exists(image)  # noqa: PTH110 - pathlib raises where a name is too long
+            self.lost(image, "damaged image" if there else "missing image", found.reason)
             return None
         if found.frames > 1:
             self.report("animated image", image, f"has {found.frames} frames; the first one counts")

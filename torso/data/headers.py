@@ -112,6 +112,8 @@ def read(source: Path | str | bytes, limit: int = -1) -> tuple[str, bytes]:
         raise DecodeError(str(source), "no such file") from error
     except OSError as error:
         raise DecodeError(str(source), f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a zero byte in the name
+        raise DecodeError(str(source), f"cannot be read ({error})") from error
     if not data:
         raise DecodeError(str(source), "is empty (0 bytes)")
     return str(source), data

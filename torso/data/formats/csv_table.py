@@ -10,7 +10,17 @@ from pathlib import Path
 from torso.config import DataError
 from torso.data.builder import Builder, Object
 from torso.data.formats.csv_columns import FLAGS, Table, class_names, listed_classes, named, numbers
-from torso.data.formats.places import copied, held_out, hidden, images_under, mapped, new_folder, no_split
+from torso.data.formats.places import (
+    copied,
+    held_out,
+    hidden,
+    images_under,
+    inside,
+    is_file,
+    mapped,
+    new_folder,
+    no_split,
+)
 from torso.data.index import Index
 
 _FOLDERS = (".", "data", "annotations", "labels")
@@ -151,23 +161,8 @@ class _Places:
 
     def find(self, name: str) -> Path | None:
         """The picture, or None where it lies outside of the data set."""
-        found = next((place / name for place in self.places if _is_file(place / name)), self.places[0] / name)
-        return found if self.home is None or path_inside(found, self.home) else None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte in it
-        return False
-
-
-def path_inside(path: Path, home: Path) -> bool:
-    """Whether a path, links followed, lies in a folder."""
-    try:
-        return path.resolve().is_relative_to(home.resolve())
-    except (OSError, ValueError, RuntimeError):
-        return False
+        found = next((place / name for place in self.places if is_file(place / name)), self.places[0] / name)
+        return found if self.home is None or inside(found, self.home) else None
 
 
 # ---------------------------------------------------------------- rows

@@ -10,7 +10,7 @@ from pathlib import Path
 from torso.config import DataError
 from torso.data.builder import Builder
 from torso.data.formats.folder import Folder, add_classes, class_folders
-from torso.data.formats.places import images_under, mapped, no_split
+from torso.data.formats.places import images_under, inside, is_file, mapped, no_split
 from torso.data.index import Index
 
 WNID = re.compile(r"n\d{8}")
@@ -154,7 +154,6 @@ def _classes(path: Path, folder: Path | None) -> list[str]:
 def _listed(builder: Builder, path: Path, listing: Path, folder: Path | None, own: Sequence[str]) -> Iterator[_Row]:
     """``name number`` a line; names are relative to the split's folder, to ``images/``, or to the data set."""
     places = [place for place in (folder, path / "images", path) if place is not None and place.is_dir()]
-    home = path.resolve()
     for line, row in _lines(listing):
         name, _, number = row.rpartition(" ")
         if not (number.isascii() and number.isdigit() and len(number) < 10) or not name:
@@ -164,12 +163,8 @@ def _listed(builder: Builder, path: Path, listing: Path, folder: Path | None, ow
             message = f"expected a class in 0..{len(own) - 1}, came {number}"
             builder.report("class out of range", listing, message, line)
             continue
-        try:
-            picture = next((place / name for place in places if (place / name).is_file()), places[0] / name)
-            inside = picture.resolve().is_relative_to(home)
-        except (OSError, ValueError):
-            inside = False
-        if not inside:
+        picture = next((place / name for place in places if is_file(place / name)), places[0] / name)
+        if not inside(picture, path):
             builder.report("malformed row", listing, f"{name[:60]!r} leaves the data set's folder", line)
             continue
         yield _Row(picture, own[int(number)], listing, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,29 @@ def images_under(folder: Path, *, deep: bool = False) -> list[Path]:
     entries = folder.rglob("*") if deep else folder.iterdir()
     found = (path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
     return sorted(path for path in found if not any(map(hidden, (path, *_between(path, folder)))))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no system can have (too long, a zero byte) is not there."""
+    return os.path.exists(path)  # noqa: PTH110 - pathlib raises for such names
+
+
+def is_file(path: Path) -> bool:
+    """The same for a file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """The same for a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def inside(path: Path, home: Path) -> bool:
+    """Whether a path, links followed, lies in a folder."""
+    try:
+        return path.resolve().is_relative_to(home.resolve())
+    except (OSError, ValueError, RuntimeError):  # such names, and links in a circle
+        return False
 
 
 def _between(path: Path, folder: Path) -> list[Path]:

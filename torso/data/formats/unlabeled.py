@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torso.config import DataError
 from torso.data.builder import Builder
-from torso.data.formats.places import copied, images_under, new_folder, no_split
+from torso.data.formats.places import copied, images_under, inside, is_file, new_folder, no_split
 from torso.data.index import Index
 
 _WHOLE = ("all", "train", "unlabeled")
@@ -104,9 +104,5 @@ def _add_listed(builder: Builder, path: Path, file: Path) -> None:
 
 def _found(places: Sequence[Path], name: str) -> Path | None:
     """The picture of a name, or None where it lies outside of the data set."""
-    home = places[-1].resolve()
-    try:
-        picture = next((place / name for place in places if (place / name).is_file()), places[-1] / name)
-        return picture if picture.resolve().is_relative_to(home) else None
-    except (OSError, ValueError):
-        return None
+    picture = next((place / name for place in places if is_file(place / name)), places[-1] / name)
+    return picture if inside(picture, places[-1]) else None

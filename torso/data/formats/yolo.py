@@ -11,7 +11,7 @@ from typing import Any
 
 from torso.config import DataError
 from torso.data.builder import Builder, Object
-from torso.data.formats.places import copied, images_under, mapped, new_folder
+from torso.data.formats.places import copied, images_under, is_file, is_folder, mapped, new_folder
 from torso.data.formats.yolo_yaml import Description, described, description_file, pictures, text_tree
 from torso.data.index import Index
 
@@ -114,7 +114,7 @@ def _label_paths(picture: Path) -> list[Path]:
 
 
 def _label_file(picture: Path) -> Path | None:
-    return next((path for path in _label_paths(picture) if path.is_file()), None)
+    return next((path for path in _label_paths(picture) if is_file(path)), None)
 
 
 def _ids(found: Sequence[Path], home: Path) -> list[str]:
@@ -132,7 +132,7 @@ def _report_orphans(builder: Builder, found: Sequence[Path]) -> None:
     """Names label files of these folders that belong to no picture."""
     for folder in dict.fromkeys(picture.parent for picture in found):
         labels = _label_paths(folder / "x")[0].parent
-        if labels == folder or not labels.is_dir() or not folder.is_dir():
+        if labels == folder or not is_folder(labels) or not is_folder(folder):
             continue
         stems = {picture.stem for picture in images_under(folder)}
         for file in sorted(labels.glob("*.txt")):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torso.config import DataError
-from torso.data.formats.places import held_out, images_under, no_split
+from torso.data.formats.places import exists, held_out, images_under, inside, is_folder, no_split
 
 MAX_YAML = 1 << 20  # bytes; PyYAML takes seconds for it
 MAX_DEPTH = 20
@@ -203,8 +203,8 @@ def _beside_folders(folder: Path) -> Description:
     place = next((folder / name for name in PICTURES if (folder / name).is_dir()), None)
     if place is None or not names:
         raise DataError(f"{folder}: expected pictures in images/ and classes in {listing.name}; found no data.yaml")
-    inside = sorted(entry.name for entry in place.iterdir() if entry.is_dir() and images_under(entry, deep=True))
-    splits = {split: [f"{place.name}/{name}"] for split, also in _SPLITS.items() for name in also if name in inside}
+    found = sorted(entry.name for entry in place.iterdir() if entry.is_dir() and images_under(entry, deep=True))
+    splits = {split: [f"{place.name}/{name}"] for split, also in _SPLITS.items() for name in also if name in found}
     return Description(folder, names, splits or {"all": [place.name]})
 
 
@@ -223,7 +223,7 @@ def pictures(description: Description, split: str, *, allow_outside: bool) -> li
     found: list[Path] = []
     for entry in description.splits.get(key) or description.splits["all"]:
         place = _place(description, split, entry, allow_outside)
-        if place.is_dir():
+        if is_folder(place):
             found += images_under(place, deep=True)
         else:
             found += [_listed(description, place, line, allow_outside) for line in _lines(place)]
@@ -240,21 +240,7 @@ def _tried(root: Path, entry: str) -> list[Path]:
 
 
 def _first(places: list[Path]) -> Path:
-    return next((place for place in places if _exists(place)), places[0])
-
-
-def _exists(place: Path) -> bool:
-    try:
-        return place.exists()
-    except (OSError, ValueError):  # a name too long, or with a zero byte in it
-        return False
-
-
-def _inside(description: Description, place: Path) -> bool:
-    try:
-        return place.resolve().is_relative_to(description.home.resolve())
-    except (OSError, ValueError, RuntimeError):  # a zero byte, or links in a circle
-        return False
+    return next((place for place in places if exists(place)), places[0])
 
 
 def _place(description: Description, split: str, entry: str, allow_outside: bool) -> Path:
@@ -265,12 +251,12 @@ def _place(description: Description, split: str, entry: str, allow_outside: bool
     place = _first(tried)
     kept = [part for part in Path(entry).parts if part not in ("..", "/")]
     nearer = Path(*kept) if kept else Path()
-    meant = f"; {nearer.as_posix()!r} exists, is it meant?" if kept and _exists(description.home / nearer) else ""
-    if not allow_outside and not _inside(description, place):
+    meant = f"; {nearer.as_posix()!r} exists, is it meant?" if kept and exists(description.home / nearer) else ""
+    if not allow_outside and not inside(place, description.home):
         path = f" (under path: {description.path})" if description.path else ""
         raise DataError(f"{description.file}: {split}: {entry!r}{path} leaves the data set's folder{meant}")
-    if not _exists(place):
-        near = next(parent for parent in place.absolute().parents if _exists(parent))
+    if not exists(place):
+        near = next(parent for parent in place.absolute().parents if exists(parent))
         listed = " or ".join(map(str, tried))
         raise DataError(
             f"{description.file}: {split}: no such folder or list: {listed} (the nearest that exists is {near}){meant}"
@@ -281,6 +267,6 @@ def _place(description: Description, split: str, entry: str, allow_outside: bool
 def _listed(description: Description, listing: Path, line: str, allow_outside: bool) -> Path:
     root = listing.parent if line.startswith("./") else description.home / description.path
     place = _first(_tried(root, line)) if description.file.suffix == ".data" else root / line
-    if not allow_outside and not _inside(description, place):
+    if not allow_outside and not inside(place, description.home):
         raise DataError(f"{listing}: {line!r} leaves the data set's folder")
     return place
