@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from PIL import Image
 from torso.config import DataError
 from torso.data.index import Index
 from torso.data.stores import Picture
+
+LINKING = ContextVar("LINKING", default=False)
+"""Whether pictures are given a second name instead of being copied, where the disk can (``torso.data.convert``)."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
@@ -116,8 +120,19 @@ def copied(index: Index, folder: Path) -> list[str]:
 def _copy(picture: Picture, file: Path) -> None:
     """A picture into a file of its own, byte for byte where it is one already."""
     if isinstance(picture, Path):
-        shutil.copyfile(picture, file)
+        file.unlink(missing_ok=True)  # a link there must not lead into the source
+        if not (LINKING.get() and _linked(picture, file)):
+            shutil.copyfile(picture, file)
     elif isinstance(picture, bytes):
         file.write_bytes(picture)
     else:
         Image.fromarray(picture).save(file)
+
+
+def _linked(picture: Path, file: Path) -> bool:
+    """Whether a hard link could be made: not to another disk, nor where there are none."""
+    try:
+        os.link(picture.resolve(), file)
+    except OSError:
+        return False
+    return True
