@@ -62,6 +62,7 @@ def most_overlapped(box, candidates):
     return found if best >= 0.5 else None
 
 
+@pytest.mark.part("metric/voc07_ap", "metric/voc10_ap")
 @pytest.mark.parametrize("eleven_point", [True, False])
 @pytest.mark.parametrize("block", range(4))
 def test_equals_the_development_kit(block, eleven_point):
@@ -84,6 +85,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.part("metric/voc07_ap", "metric/voc10_ap")
 def test_by_hand():
     index, predictions = make_index(OBJECTS, classes=("a",)), make_predictions(ROWS)
     assert voc.evaluate(index, predictions).mean == pytest.approx((1 + 2 / 3 + 3 / 5) / 4)
@@ -91,10 +93,16 @@ def test_by_hand():
     assert voc.evaluate(index, predictions, eleven_point=True).mean == pytest.approx((3 + 3 * 2 / 3 + 2 * 3 / 5) / 11)
 
 
+@pytest.mark.part("metric/voc07_ap", "metric/voc10_ap")
 def test_difficult_counts_neither_way():
     index = make_index(OBJECTS, classes=("a",), difficult=[0, 1])
     # Both first detections lie on the difficult object and vanish: right, wrong, right of 2 objects.
     assert voc.evaluate(index, make_predictions(ROWS)).mean == pytest.approx((1 + 2 / 3) / 2)
+    # Recall marks 0 to .5 reach precision 1, .6 to 1 reach 2/3.
+    assert voc.evaluate(index, make_predictions(ROWS), eleven_point=True).mean == pytest.approx((6 + 5 * 2 / 3) / 11)
+    # A class of difficult objects alone has nothing to find.
+    only = make_index(OBJECTS[:1], classes=("a",), difficult=[0])
+    assert np.isnan(voc.evaluate(only, make_predictions(ROWS)).mean)
 
 
 def test_no_second_choice():

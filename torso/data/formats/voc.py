@@ -91,7 +91,7 @@ class Voc:
                 "labels of VOC's test pictures of 2008 and later were never published"
             )
         listed = (pages.get(stem) or _page(builder, files, folder, stem, split) for stem in stems)
-        _add_all(builder, [page for page in listed if page is not None], label_of, offset, split)
+        _add_all(builder, (page for page in listed if page is not None), label_of, offset, split)
         return builder.finish()
 
     @staticmethod
@@ -120,9 +120,10 @@ def write_pages(index: Index, names: list[str], folder: Path, segmented: set[int
 
 
 def years_of(path: Path) -> dict[str, Path]:
-    """The year folders in a VOCdevkit: "2007" to VOC2007."""
+    """The year folders in a VOCdevkit, or in the folder that holds it: "2007" to VOC2007."""
     labelled = ("Annotations", "SegmentationClass")
-    found = sorted(year for year in path.glob("VOC20[0-9][0-9]") if any((year / name).is_dir() for name in labelled))
+    kit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
+    found = sorted(year for year in kit.glob("VOC20[0-9][0-9]") if any((year / name).is_dir() for name in labelled))
     return {year.name[3:]: year for year in found}
 
 
