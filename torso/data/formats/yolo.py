@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -198,6 +199,8 @@ class _Reader:
 
     def _object(self, values: list[float], size: tuple[int, int], line: int) -> Object:
         label, (width, height) = int(values[0]), size
+        if not all(map(math.isfinite, values)):
+            return Object((math.nan,) * 4, label, line, where=f"{' '.join(f'{value:g}' for value in values)[:60]}: ")
         if len(values) == 5 or self.description.keypoint_names:
             cx, cy, w, h = values[1:5]
             box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
