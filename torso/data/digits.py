@@ -19,7 +19,7 @@ from torso.config import DataError
 from torso.data.builder import Builder, Object
 from torso.data.decode import Pixels
 from torso.data.index import Index
-from torso.data.render import resized
+from torso.data.lay import resized
 
 CLASSES = tuple("0123456789")
 Ink = NDArray[np.float32]

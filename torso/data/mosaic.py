@@ -41,7 +41,7 @@ class Mosaic:
     def __call__(self, scene: Scene, partners: Partners, generator: Generator) -> Scene:
         """The scene with other pictures in it."""
         if self.p < 1 and uniform(generator, 0, 1) >= self.p:
-            return scene.edited(self._alone, generator, partners.index)
+            return scene.edited([self._alone], generator, partners.index)
         target = scene.canvas.target
         columns, rows = (self._cells(side, uniform(generator, 0.5, 1.5)) for side in target)
         tiles: list[Scene] = []
@@ -51,7 +51,8 @@ class Mosaic:
                 width, height = tile.size
                 scale = min(target[0] / width, target[1] / height)
                 left, top = _pushed(x, width * scale), _pushed(y, height * scale)
-                tiles.append(tile.moved(shifting(left, top) @ scaling(scale, scale), (x[0], y[0], x[1], y[1]), target))
+                matrix = shifting(left, top) @ scaling(scale, scale)
+                tiles.append(tile.placed(matrix, (x[0], y[0], x[1], y[1]), target))
         return merged(tiles, fill=self.fill)
 
     def _cells(self, side: int, at: float) -> list[tuple[float, float, int]]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from torso.data.convex import inside
 from torso.data.index import Index
 from torso.data.scene import Layer, Scene, objects_of
-from torso.data.views import Boxes, Filter, Points, View, clip, move
+from torso.data.views import Boxes, Filter, View, clip, move
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ def _columns(objects: Objects) -> tuple[NDArray[np.generic], ...]:
 def _of_layer(layer: Layer, canvas: View, index: Index) -> Objects:
     rows = objects_of(layer, index)
     moved = move(index.boxes[rows], layer.view.matrix)
-    x0, y0, x1, y1 = layer.frame[0]
+    x0, y0, x1, y1 = layer.frame
     boxes = np.clip(moved, (x0, y0, x0, y0), (x1, y1, x1, y1))
     sides = boxes[:, 2:] - boxes[:, :2]
     area = (moved[:, 2:] - moved[:, :2]).prod(1)
     kept = (sides > 1.0).all(1) & (sides.prod(1) > layer.view.min_visible * area)
-    for window in canvas.windows:
+    for window in (*layer.view.windows, *canvas.windows):
         kept &= inside((moved[:, :2] + moved[:, 2:]) / 2, window)
     for one in canvas.filters:
         if one.moves:
@@ -61,14 +62,6 @@ def _of_layer(layer: Layer, canvas: View, index: Index) -> Objects:
         ignore=index.crowd[rows] | index.difficult[rows],
         weights=np.full(len(rows), layer.weight),
     )
-
-
-def inside(points: Points, corners: Points) -> NDArray[np.bool_]:
-    """Which of the positions ``[n, 2]`` lie in the convex polygon ``[k, 2]``."""
-    sides = np.roll(corners, -1, 0) - corners
-    ways = points[:, None] - corners
-    cross = sides[:, 0] * ways[..., 1] - sides[:, 1] * ways[..., 0]
-    return np.asarray((cross > 0).all(1) | (cross < 0).all(1))  # corners may run round either way
 
 
 def follow(boxes: Boxes, one: Filter, size: tuple[int, int]) -> Boxes:

@@ -189,10 +189,10 @@ class Samples(Dataset[Loaded]):
 
         def made(other: int, generator: Generator, upto: int) -> Scene:
             width, height = self.index.sizes[other].tolist()
-            partners = [
-                Pool(self.index, near, other, size, lambda row, g, upto=number: made(row, g, upto))  # type: ignore[misc]
-                for number in range(upto)
-            ]
+
+            def partners(number: int) -> Pool:
+                return Pool(self.index, near, other, size, lambda row, g: made(row, g, number))
+
             start = Scene.of(other, (width, height), size)
             return composed(transforms[:upto], start, partners, generator, self.index)
 

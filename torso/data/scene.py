@@ -6,8 +6,8 @@ canvas as it is so far, and what they did to it is then done to every layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +16,9 @@ from torch import Generator
 from typing_extensions import TypeIs
 
 from torso.config import TorsoError
+from torso.data.convex import Frame, around, corners, cut, overlap, upright
 from torso.data.index import Index
-from torso.data.views import Boxes, Matrix, Points, View, clip, inverse, move, move_points
-
-Frame = tuple[float, float, float, float]
-"""xyxy on a canvas."""
+from torso.data.views import Boxes, Matrix, Points, View, changed, inverse, move, move_points
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,13 @@ class Layer:
     @property
     def outline(self) -> Points:
         """The corners of what shows ``[k, 2]`` in source pixels."""
-        if self.part is not None:
-            return self.part
-        width, height = self.view.source
-        return np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
+        return corners((0.0, 0.0, *self.view.source)) if self.part is None else self.part
 
     @property
-    def frame(self) -> Boxes:
-        """The part of the canvas it may cover, ``[1, 4]`` xyxy (the box around it where it is turned)."""
-        moved = move_points(self.outline, self.view.matrix)
-        return clip(np.concatenate([moved.min(0), moved.max(0)])[None], self.view.size)
+    def frame(self) -> Frame:
+        """The part of the canvas it may cover (the rectangle around it where it is turned)."""
+        width, height = self.view.size
+        return overlap(around(move_points(self.outline, self.view.matrix)), (0.0, 0.0, width, height))
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Scene:
     @classmethod
     def of(cls, row: int, source: tuple[int, int], target: tuple[int, int]) -> Scene:
         """One picture as it is in its file."""
-        view = View.of(source, target)
+        view = View(source, target, source, _SAME, _PLAIN)
         return cls((Layer(row, view),), view)
 
     @property
@@ -67,37 +62,34 @@ class Scene:
         """Width and height of the canvas so far."""
         return self.canvas.size
 
-    def edited(self, transform: Edit, generator: Generator, index: Index) -> Scene:
-        """The scene after a transform that edits views."""
-        start = self.canvas
-        if getattr(transform, "sees_boxes", False):
-            start = replace(start, boxes=self.boxes(index))
-        delta = transform(start, generator)
-        return self if delta is start else self.after(delta)
+    def edited(self, transforms: Sequence[Edit], generator: Generator, index: Index) -> Scene:
+        """The scene after transforms that edit views; what they did is done to the layers in one go."""
+        scene, canvas, done = self, self.canvas, None
+        for transform in transforms:
+            if getattr(transform, "sees_boxes", False):
+                scene, done = (scene if done is None else scene.after(done)), None
+                canvas = changed(canvas, boxes=scene.boxes(index))
+            delta = transform(canvas, generator)
+            if delta is not canvas:
+                done = delta if done is None else _both(done, delta)
+            canvas = changed(delta, source=delta.size, matrix=_SAME, color=_PLAIN, boxes=None)
+        return scene if done is None else scene.after(done)
 
     def after(self, delta: View) -> Scene:
         """The scene with what was done to a view of its canvas done to every layer."""
-        canvas = replace(delta, source=delta.size, matrix=_SAME, color=_PLAIN, boxes=None)
+        canvas = changed(delta, source=delta.size, matrix=_SAME, color=_PLAIN, boxes=None)
+        plain = changed(canvas, erased=(), filters=())
         layers = []
         for layer in self.layers:
-            view = layer.view
-            color = view.color
-            if delta.color is not _PLAIN:
-                color = delta.color @ np.vstack([color, _BOTTOM])
-            view = replace(
-                canvas,
-                source=view.source,
-                matrix=delta.matrix @ view.matrix,
-                color=color,
-                erased=(),
-                filters=(),
-                windows=(),
-            )
-            layers.append(replace(layer, view=view))
+            old = layer.view
+            color = _tinted(old.color, delta.color)
+            windows = tuple(move_points(window, delta.matrix) for window in old.windows)
+            view = changed(plain, source=old.source, matrix=delta.matrix @ old.matrix, color=color, windows=windows)
+            layers.append(changed(layer, view=view))
         return Scene(tuple(layers), canvas)
 
-    def moved(self, matrix: Matrix, frame: Frame, size: tuple[int, int]) -> Scene:
-        """The scene after an upright matrix on another canvas, where nothing of it shows outside of a frame.
+    def placed(self, matrix: Matrix, frame: Frame, size: tuple[int, int]) -> Scene:
+        """The scene after an upright matrix, on another canvas, where nothing of it shows outside of a frame.
 
         Raises:
             TorsoError: it has filters, which work on a whole canvas.
@@ -105,17 +97,18 @@ class Scene:
         if self.canvas.filters:
             name = type(self.canvas.filters[0]).__name__
             raise TorsoError(f"{name} works on the drawn canvas: put it after the transform that mixes pictures")
-        corners = move(np.array([[0.0, 0.0, *self.size]]), matrix)[0]
-        window = np.concatenate([np.maximum(corners[:2], frame[:2]), np.minimum(corners[2:], frame[2:])])
-        layers = []
-        for layer in self.layers:
-            view = replace(layer.view, matrix=matrix @ layer.view.matrix, size=size)
-            layers.append(replace(layer, view=view, part=_cut(layer.outline, view.matrix, window)))
+        frame = overlap(frame, around(move_points(corners((0.0, 0.0, *self.size)), matrix)))
+        low, high = frame[:2], frame[2:]
         erased = tuple(
-            replace(each, polygons=np.clip(move_points(each.polygons, matrix), window[:2], window[2:]))
+            changed(each, polygons=np.clip(move_points(each.polygons, matrix), low, high))
             for each in self.canvas.erased
         )
-        return Scene(tuple(layers), replace(self.canvas, source=size, size=size, erased=erased))
+        layers = []
+        for layer in self.layers:
+            windows = tuple(move_points(window, matrix) for window in (*layer.view.windows, *self.canvas.windows))
+            view = changed(layer.view, matrix=matrix @ layer.view.matrix, size=size, windows=windows)
+            layers.append(changed(layer, view=view, part=_shown(layer.outline, view.matrix, frame)))
+        return Scene(tuple(layers), changed(self.canvas, source=size, size=size, erased=erased, windows=()))
 
     def boxes(self, index: Index) -> Boxes:
         """The boxes of all objects on the canvas ``[n, 4]`` xyxy, layer after layer, cut at their layer's frame."""
@@ -123,7 +116,7 @@ class Scene:
         for layer in self.layers:
             boxes = index.boxes[objects_of(layer, index)]
             moved = move(boxes, layer.view.matrix)
-            x0, y0, x1, y1 = layer.frame[0]
+            x0, y0, x1, y1 = layer.frame
             found.append(np.clip(moved, (x0, y0, x0, y0), (x1, y1, x1, y1)))
         return np.concatenate(found)
 
@@ -137,36 +130,38 @@ def objects_of(layer: Layer, index: Index) -> NDArray[np.int64]:
 
 def merged(scenes: Sequence[Scene], fill: int) -> Scene:
     """Scenes on canvases of one size drawn over each other, the first one lowest."""
-    canvas = scenes[0].canvas
     erased = tuple(each for scene in scenes for each in scene.canvas.erased)
     layers = tuple(layer for scene in scenes for layer in scene.layers)
-    return Scene(layers, replace(canvas, erased=erased, fill=fill))
+    return Scene(layers, changed(scenes[0].canvas, erased=erased, fill=fill))
 
 
-def _cut(outline: Points, matrix: Matrix, window: NDArray[np.float64]) -> Points:
-    """What of a convex outline of the source lies inside a window of the canvas, ``[k, 2]`` in source pixels."""
-    polygon = move_points(outline, matrix)
-    for axis in (0, 1):
-        polygon = _half(polygon, axis, window[axis], 1)
-        polygon = _half(polygon, axis, window[axis + 2], -1)
-    return move_points(polygon, inverse(matrix))
+def _both(one: View, two: View) -> View:
+    """What two edits did to a canvas, as one."""
+    matrix = two.matrix if one.matrix is _SAME else one.matrix if two.matrix is _SAME else two.matrix @ one.matrix
+    return changed(two, source=one.source, matrix=matrix, color=_tinted(one.color, two.color))
 
 
-def _half(polygon: Points, axis: int, at: float, side: int) -> Points:
-    """The part of a convex polygon on one side of a line along an axis."""
-    kept = []
-    for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        from_a, from_b = side * (a[axis] - at), side * (b[axis] - at)
-        if from_a >= 0:
-            kept.append(a)
-        if from_a * from_b < 0:
-            kept.append(a + (b - a) * (from_a / (from_a - from_b)))
-    return np.array(kept) if kept else np.tile(np.clip(polygon[:1], 0, 0), (4, 1))
+def _tinted(one: Matrix, two: Matrix) -> Matrix:
+    """Two colour matrices as one."""
+    if two is _PLAIN or one is _PLAIN:
+        return one if two is _PLAIN else two
+    return np.asarray(two @ np.vstack([one, _BOTTOM]))
+
+
+def _shown(outline: Points, matrix: Matrix, frame: Frame) -> Points:
+    """What of an outline, in source pixels, falls into a frame of the canvas."""
+    moved = move_points(outline, matrix)
+    if upright(moved) and upright(outline):
+        # Exactly upright it must stay: such a part is drawn without a warp.
+        return corners(overlap(around(outline), around(move(np.array([frame]), inverse(matrix)).reshape(2, 2))))
+    return move_points(cut(moved, frame), inverse(matrix))
 
 
 _SAME = np.eye(3)
 _PLAIN = np.eye(3, 4)
 _BOTTOM = np.array([[0.0, 0.0, 0.0, 1.0]])
+for _constant in (_SAME, _PLAIN, _BOTTOM):
+    _constant.setflags(write=False)
 
 
 class Edit(Protocol):
@@ -215,9 +210,18 @@ def mixes(transform: Edit | Mix) -> TypeIs[Mix]:
 
 
 def composed(
-    transforms: Sequence[Edit | Mix], scene: Scene, partners: Sequence[Partners], generator: Generator, index: Index
+    transforms: Sequence[Edit | Mix],
+    scene: Scene,
+    partners: Callable[[int], Partners],
+    generator: Generator,
+    index: Index,
 ) -> Scene:
-    """The scene after all transforms; ``partners[i]`` serve transform ``i``."""
-    for transform, others in zip(transforms, partners, strict=True):
-        scene = transform(scene, others, generator) if mixes(transform) else scene.edited(transform, generator, index)
-    return scene
+    """The scene after all transforms; ``partners(i)`` serve transform ``i``."""
+    edits: list[Edit] = []
+    for number, transform in enumerate(transforms):
+        if mixes(transform):
+            scene = transform(scene.edited(edits, generator, index), partners(number), generator)
+            edits = []
+        else:
+            edits.append(transform)
+    return scene.edited(edits, generator, index)

@@ -7,8 +7,8 @@ coordinates of the source picture to those of the canvas, and boxes follow the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,16 @@ Matrix = NDArray[np.float64]
 Boxes = NDArray[np.float64]
 Points = NDArray[np.float64]
 AnyBoxes = TypeVar("AnyBoxes", Tensor, NDArray[np.float64])
+Record = TypeVar("Record")
 Border = Literal["constant", "edge", "reflect", "symmetric"]
+
+
+def changed(record: Record, **fields: Any) -> Record:
+    """``dataclasses.replace`` five times as fast, for frozen classes without a ``__post_init__``."""
+    other = object.__new__(type(record))
+    other.__dict__.update(record.__dict__)
+    other.__dict__.update(fields)
+    return other
 
 
 @dataclass(frozen=True)
@@ -87,21 +96,21 @@ class View:
 
     def then(self, matrix: Matrix, size: tuple[int, int] | None = None) -> View:
         """This view followed by another matrix on the canvas, and a new canvas size where given."""
-        moved = replace(self, matrix=matrix @ self.matrix, size=size or self.size)
+        moved = changed(self, matrix=matrix @ self.matrix, size=size or self.size)
         if self.erased:
-            erased = tuple(replace(e, polygons=move_points(e.polygons, matrix)) for e in self.erased)
-            moved = replace(moved, erased=erased)
+            erased = tuple(changed(e, polygons=move_points(e.polygons, matrix)) for e in self.erased)
+            moved = changed(moved, erased=erased)
         if self.windows:
-            moved = replace(moved, windows=tuple(move_points(window, matrix) for window in self.windows))
-        return moved if self.boxes is None else replace(moved, boxes=move(self.boxes, matrix))
+            moved = changed(moved, windows=tuple(move_points(window, matrix) for window in self.windows))
+        return moved if self.boxes is None else changed(moved, boxes=move(self.boxes, matrix))
 
     def erasing(self, polygons: Points, fill: tuple[int, int, int] | Literal["noise"], seed: int = 0) -> View:
         """This view with quadrilaterals ``[k, 4, 2]`` of the canvas painted over."""
-        return replace(self, erased=(*self.erased, Erased(polygons, fill, seed, after=len(self.filters))))
+        return changed(self, erased=(*self.erased, Erased(polygons, fill, seed, after=len(self.filters))))
 
     def filtered(self, one: Filter) -> View:
         """This view with a filter of the drawn canvas; filters and erasures run last, in the order they were added."""
-        return replace(self, filters=(*self.filters, one))
+        return changed(self, filters=(*self.filters, one))
 
     def tinted(self, color: Matrix) -> View:
         """This view followed by another ``[3, 4]`` colour matrix."""
@@ -110,7 +119,7 @@ class View:
 
             return self.filtered(Tint(color))
         bottom = np.array([[0.0, 0.0, 0.0, 1.0]])
-        return replace(self, color=color @ np.vstack([self.color, bottom]))
+        return changed(self, color=color @ np.vstack([self.color, bottom]))
 
     @property
     def scale(self) -> float:
