@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import ratio, rounds, write
-
 import torch
+from measure import ratio, rounds, write
 from torch import Tensor
+
 from torso.data import open_index
 from torso.data.decode import decode
 from torso.data.draws import generator_of
@@ -71,7 +71,7 @@ def torsos(folder: Path, rotation: float = 0.0, cache_bytes: int = 0) -> Callabl
 
 
 def ultralytics(folder: Path, cache: str | bool = False) -> Callable[[], int]:
-    """One epoch of its dataset and collation, with its default augmentation (mosaic 1.0), through its public classes."""
+    """One epoch of its dataset and collation, as it comes (mosaic 1.0), through its public classes."""
     os.environ |= {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(folder.parent), "YOLO_VERBOSE": "false"}
     from ultralytics.cfg import get_cfg
     from ultralytics.data.dataset import YOLODataset
