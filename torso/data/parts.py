@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torso.data.convert import convert
 from torso.data.doctor import examine
 from torso.data.formats import FORMATS
 from torso.data.formats.custom import custom
@@ -13,10 +14,13 @@ from torso.data.formats.voc_instances import instances
 from torso.data.formats.voc_lists import image_sets, voc_classes, voc_protocol
 from torso.data.formats.voc_xml import read_page
 from torso.data.palette import Legend
+from torso.data.split import split
 
 FORMAT_PARTS: dict[str, Callable[..., Any]] = {
     **FORMATS,
     "custom": custom,
+    "convert": convert,
+    "split": split,
     "doctor": examine,
     "voc2012": Voc,
     "voc_xml": read_page,
