@@ -10,7 +10,7 @@ import numpy as np
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.views import View, scaling, shifting
+from torso.data.views import Matrix, View, scaling, shifting
 
 
 class Letterbox:
@@ -48,76 +48,32 @@ class Resize:
     Args:
         mode: "stretch" ignores the aspect ratio and fills the canvas; "short" is followed by a crop.
         size: length of the short side in pixels; None takes the canvas's short side.
+        max_size: the long side of "short" becomes no longer than this.
 
     Source: torchvision v2.Resize.
     """
 
     fits: ClassVar[bool] = True
 
-    def __init__(self, mode: Literal["stretch", "short"] = "stretch", size: int | None = None) -> None:
+    def __init__(
+        self, mode: Literal["stretch", "short"] = "stretch", size: int | None = None, max_size: int | None = None
+    ) -> None:
         self.mode = mode
         self.size = size
+        self.max_size = max_size
 
     def __call__(self, view: View, generator: Generator) -> View:
         """The view with this transform added."""
         width, height = view.size
         target = view.target
         if self.mode == "short":
-            # torchvision truncates the long side.
+            # torchvision truncates.
             short = self.size or min(view.target)
             long = int(short * max(width, height) / min(width, height))
+            if self.max_size is not None and long > self.max_size:
+                short, long = max(int(self.max_size * short / long), 1), self.max_size
             target = (short, long) if width <= height else (long, short)
         return view.then(scaling(target[0] / width, target[1] / height), target)
-
-
-class CenterCrop:
-    """Cuts the canvas out of the middle of a larger picture (fills where the picture is smaller).
-
-    Source: torchvision v2.CenterCrop.
-    """
-
-    fits: ClassVar[bool] = True
-
-    def __call__(self, view: View, generator: Generator) -> View:
-        """The view with this transform added."""
-        left = round((view.size[0] - view.target[0]) / 2)
-        top = round((view.size[1] - view.target[1]) / 2)
-        return view.then(shifting(-left, -top), view.target)
-
-
-class RandomResizedCrop:
-    """Cuts a random part of random aspect ratio and stretches it over the canvas.
-
-    Args:
-        scale: range of the part's area, as a fraction of the picture's.
-        ratio: range of width / height of the part; drawn evenly in its logarithm.
-
-    Source: Going Deeper with Convolutions, 2014, arXiv:1409.4842 (drawn as in torchvision).
-    """
-
-    fits: ClassVar[bool] = True
-
-    def __init__(self, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
-        self.scale = scale
-        self.ratio = ratio
-
-    def __call__(self, view: View, generator: Generator) -> View:
-        """The view with this transform added."""
-        left, top, w, h = self._part(view.size, generator)
-        return view.then(scaling(view.target[0] / w, view.target[1] / h) @ shifting(-left, -top), view.target)
-
-    def _part(self, size: tuple[int, int], generator: Generator) -> tuple[float, float, float, float]:
-        width, height = size
-        for _ in range(10):
-            area = width * height * uniform(generator, *self.scale)
-            ratio = math.exp(uniform(generator, math.log(self.ratio[0]), math.log(self.ratio[1])))
-            w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
-            if w <= width and h <= height:
-                return uniform(generator, 0, width - w), uniform(generator, 0, height - h), w, h
-        # Ten misses: the largest centred part whose ratio is allowed.
-        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
-        w, h = min(width, height * ratio), min(height, width / ratio)
-        return (width - w) / 2, (height - h) / 2, w, h
 
 
 class HorizontalFlip:
@@ -194,13 +150,21 @@ class Affine:
         turned = np.eye(3)
         # Without rotation and shear the matrix stays exactly axis-aligned, which renders three times as fast.
         if self.rotation:
-            angle = math.radians(uniform(generator, -self.rotation, self.rotation))
-            cos, sin = math.cos(angle), math.sin(angle)
-            turned = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+            turned = turning(uniform(generator, -self.rotation, self.rotation))
         if self.shear:
             kx = math.tan(math.radians(uniform(generator, -self.shear, self.shear)))
             ky = math.tan(math.radians(uniform(generator, -self.shear, self.shear)))
             turned = np.array([[1.0, kx, 0.0], [ky, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ turned
-        centre = shifting(-width / 2, -height / 2)
-        matrix = shifting(width / 2 + x, height / 2 + y) @ scaling(factor, factor) @ turned @ centre
+        matrix = shifting(x, y) @ about((width / 2, height / 2), scaling(factor, factor) @ turned)
         return replace(view.then(matrix), min_visible=self.min_visible)
+
+
+def turning(angle: float) -> Matrix:
+    """A turn about the corner (0, 0) by an angle in degrees, clockwise as one sees it."""
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def about(centre: tuple[float, float], matrix: Matrix) -> Matrix:
+    """A matrix with another fixed point than the corner (0, 0)."""
+    return shifting(*centre) @ matrix @ shifting(-centre[0], -centre[1])

@@ -4,31 +4,35 @@ The contract: a transform is called with a view and the sample's own generator a
 sees the canvas as it is so far; what it does is done to every picture on it (``torso.data.scene``). Those with
 ``fits = True`` decide the canvas; where a list holds none of them, the loader puts a ``Letterbox`` in front. Those
 with ``sees_boxes = True`` find the objects in ``view.boxes``. Those with ``mixes = True`` are called with a scene,
-partners and the generator instead. ``Normalize`` alone is different: a module that works on the device.
+partners and the generator instead. The last four are different: modules
+that work on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from typing import Any
 
-from torch import Generator
-
-from torso.config import Role
-from torso.data.color import Color, Normalize
-from torso.data.geometry import (
-    Affine,
-    CenterCrop,
-    HorizontalFlip,
-    Letterbox,
-    RandomResizedCrop,
-    Resize,
-    VerticalFlip,
+from torso.data import (
+    crops,
+    elastic,
+    erase,
+    intensity,
+    motions,
+    on_device,
+    perspective,
+    photometric,
+    pixelwise,
+    policies,
 )
+from torso.data.color import Color, Normalize
+from torso.data.compose import Joint, OneOf, RandomApply
+from torso.data.crops import CenterCrop, RandomResizedCrop
+from torso.data.decoding import Decode
+from torso.data.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
 from torso.data.mosaic import Mosaic
-from torso.data.scene import Edit
-from torso.data.views import View
+from torso.data.presets import preset
+from torso.data.warp import WarpAffine
 
 __all__ = [
     "TRANSFORMS",
@@ -47,50 +51,7 @@ __all__ = [
 ]
 
 
-class Joint:
-    """Several transforms as one: picture, boxes and all that follows share a single matrix.
-
-    Source: torchvision v2.Compose with tv_tensors.
-    """
-
-    def __init__(self, transforms: Annotated[list[Edit], Role("transform")]) -> None:
-        self.transforms: Sequence[Edit] = transforms
-
-    @property
-    def fits(self) -> bool:
-        """Whether one of the parts decides the canvas."""
-        return any(transform.fits for transform in self.transforms)
-
-    def __call__(self, view: View, generator: Generator) -> View:
-        """The view after all of them, in order."""
-        for transform in self.transforms:
-            view = transform(view, generator)
-        return view
-
-
-class Decode:
-    """Says how the picture is decoded.
-
-    Args:
-        decoder: "fast" takes libjpeg-turbo for JPEG and Pillow for all else; "pillow" takes Pillow for all.
-        scaled: let the JPEG decoder return a smaller picture where the canvas needs no more (about twice as fast
-            for photos of 12 megapixels).
-
-    Source: libjpeg-turbo through simplejpeg; Pillow.
-    """
-
-    fits: ClassVar[bool] = False
-
-    def __init__(self, decoder: Literal["fast", "pillow"] = "fast", scaled: bool = True) -> None:
-        self.pillow = decoder == "pillow"
-        self.scaled = scaled
-
-    def __call__(self, view: View, generator: Generator) -> View:
-        """The view with this transform added."""
-        return replace(view, pillow=self.pillow, scaled=self.scaled)
-
-
-TRANSFORMS: dict[str, type] = {
+TRANSFORMS: dict[str, Callable[..., Any]] = {
     "letterbox": Letterbox,
     "resize": Resize,
     "center_crop": CenterCrop,
@@ -101,6 +62,45 @@ TRANSFORMS: dict[str, type] = {
     "color": Color,
     "mosaic": Mosaic,
     "joint": Joint,
+    "compose": Joint,
+    "random_apply": RandomApply,
+    "one_of": OneOf,
+    "preset": preset,
+    "pad": crops.Pad,
+    "random_crop": crops.RandomCrop,
+    "iou_crop": crops.IoUCrop,
+    "zoom_out": crops.ZoomOut,
+    "random_scale": motions.RandomScale,
+    "random_short_side": motions.RandomShortSide,
+    "rotation": motions.Rotation,
+    "shift": motions.Shift,
+    "shear": motions.Shear,
+    "warp_affine": WarpAffine,
+    "perspective": perspective.Perspective,
+    "elastic": elastic.Elastic,
+    "color_jitter": photometric.ColorJitter,
+    "photometric": photometric.Photometric,
+    "grayscale": pixelwise.Grayscale,
+    "invert": pixelwise.Invert,
+    "posterize": pixelwise.Posterize,
+    "solarize": pixelwise.Solarize,
+    "autocontrast": pixelwise.AutoContrast,
+    "equalize": pixelwise.Equalize,
+    "sharpness": pixelwise.Sharpness,
+    "blur": pixelwise.Blur,
+    "motion_blur": pixelwise.MotionBlur,
+    "noise": pixelwise.Noise,
+    "jpeg": pixelwise.Jpeg,
+    "random_erasing": erase.RandomErasing,
+    "cutout": erase.Cutout,
+    "hide_and_seek": erase.HideAndSeek,
+    "grid_mask": erase.GridMask,
+    "auto_augment": policies.AutoAugment,
+    "rand_augment": policies.RandAugment,
+    "trivial_augment": policies.TrivialAugment,
     "decode": Decode,
     "normalize": Normalize,
+    "to_tensor": intensity.ToTensor,
+    "normalize_robust": intensity.NormalizeRobust,
+    "on_device": on_device.OnDevice,
 }
