@@ -58,9 +58,9 @@ class Format(Protocol):
 FORMATS: dict[str, type[Format]] = {
     "voc": Voc,
     "voc_segmentation": VocSegmentation,
+    "mask_folder": MaskFolder,
     "yolo": Yolo,
     "coco": Coco,
-    "mask_folder": MaskFolder,
     "cifar": Cifar,
     "mnist": Mnist,
     "imagenet": Imagenet,

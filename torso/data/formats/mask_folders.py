@@ -55,8 +55,9 @@ class MaskFolder:
 
     @staticmethod
     def recognise(path: Path) -> bool:
-        """Whether there are folders of pictures and of masks."""
-        return path.is_dir() and bool(_places(path))
+        """Whether there are folders of pictures and of masks, and no boxes described beside them."""
+        boxes = any(next(path.glob(told), None) is not None for told in ("*.yaml", "*.yml", "annotations/*.json"))
+        return path.is_dir() and not boxes and bool(_places(path))
 
     @staticmethod
     def splits(path: Path) -> list[str]:
