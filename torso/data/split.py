@@ -166,6 +166,7 @@ def whole(
     *,
     format: str | None = None,  # noqa: A002 - the word of the recipe
     classes: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Index:
     """All pictures of a data set, each once, whichever of its own splits it is in.
 
@@ -178,12 +179,12 @@ def whole(
         return open_index(path, "all", format=name)  # which says what there is
     splits = FORMATS[name].splits(path)
     if "all" in splits:
-        return open_index(path, "all", format=name, classes=classes)
+        return open_index(path, "all", format=name, classes=classes, options=options)
     indexes: list[Index] = []
     seen: set[str] = set()
     # The classes are those of the training split.
     for one in sorted(splits, key=lambda split: (split != "train", split)):
-        index = open_index(path, one, format=name, classes=classes)
+        index = open_index(path, one, format=name, classes=classes, options=options)
         classes = index.classes
         rows = [row for row in range(len(index)) if index.paths[row] not in seen]
         seen.update(index.paths)

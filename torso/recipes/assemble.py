@@ -15,6 +15,7 @@ from torch import nn
 from torso.config import ModelError, Role, Spec
 from torso.criteria.classify import ClassifyCriterion
 from torso.criteria.dense import DenseCriterion
+from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
 from torso.train.optim import groups
 
@@ -125,12 +126,13 @@ def data(
     train: str = "train",
     val: str = "val",
     splits: str | None = None,
-    protocol: Literal["voc07", "voc12", "voc07+12", "voc07++12"] | None = None,
+    protocol: Literal["voc07", "voc12", "voc12_val", "voc07+12", "voc07++12"] | None = None,
     size: int | tuple[int, int] = 640,
     batch: int = 16,
     workers: int = 2,
     transforms: Annotated[Sequence[Any], Role("transform")] = (),
     resize: Annotated[Sequence[Any], Role("transform")] = ("letterbox",),
+    sampler: Annotated[Spec, Role("sampler")] = "random",  # type: ignore[assignment]
     close_mosaic: int = 0,
     multiscale: tuple[float, float] = (1.0, 1.0),
     masks: bool = False,
@@ -153,12 +155,15 @@ def data(
         workers: processes that read pictures; the samples do not depend on it.
         transforms: augmentations of the training pictures, in order.
         resize: how a picture of any size becomes one of ``size``.
+        sampler: which training pictures an epoch shows, in what order.
         close_mosaic: in so many last epochs no transform mixes pictures (mosaic, mix-up, copy-paste).
         multiscale: range of a factor of ``size`` that each batch draws.
         masks: load the masks of objects too.
         cache: megabytes of memory for decoded pictures.
         max_bad: share of unreadable pictures an epoch may have before training stops.
     """
+    if protocol:
+        train, val = voc_protocol(protocol.removeprefix("voc"))
     return dict(locals())
 
 

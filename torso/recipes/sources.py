@@ -13,6 +13,7 @@ from torso.config import DataError
 from torso.data import Index, open_index
 from torso.data.decode import DecodeError, probe
 from torso.data.loader import Loader
+from torso.data.split import select_split, whole
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 DIGITS = {"count": 400, "size": 256, "seed": 0}
@@ -58,6 +59,8 @@ def read(data: dict[str, Any], split: str, classes: Sequence[str] | None = None)
         DataError: no such data or split.
     """
     asked: dict[str, Any] = {"format": data["format"], "classes": classes, "options": data["options"]}
+    if data["splits"]:
+        return select_split(whole(locate(data["path"]), **asked), data["splits"], split)
     return open_index(locate(data["path"]), split, **asked)
 
 
@@ -79,6 +82,7 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int =
         batch=min(data["batch"], len(index)),
         workers=data["workers"],
         seed=seed,
+        sampler=data["sampler"].build(index=index) if shuffle else None,
         shuffle=shuffle,
         drop_last=True,
         max_bad=data["max_bad"],
