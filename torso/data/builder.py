@@ -67,7 +67,9 @@ class Builder:
     _counts: list[int] = field(default_factory=list)
     _objects: list[Object] = field(default_factory=list)
     _lost: list[Problem] = field(default_factory=list)
+    _many_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     _table: Table | None = None
+    _last: tuple[Path | str, str] = ("", "")  # a path, and how it is shown
 
     def report(self, kind: str, path: Path | str, message: str, line: int | None = None) -> None:
         """Notes a problem; its kind decides whether it is fatal."""
@@ -138,11 +140,11 @@ class Builder:
     def pictures(
         self, paths: Sequence[str], sizes: NDArray[np.int64], ids: Sequence[ImageId], captions: Sequence[list[str]] = ()
     ) -> None:
-        """Adds many pictures at once: ``paths`` as the index has them, ``sizes`` ``[N, 2]`` width, height."""
+        """Adds many pictures at once, before any others: ``paths`` as the index has them, ``sizes`` ``[N, 2]``."""
         self._segments += [None] * len(paths)
         self._captions += captions or [[]] * len(paths)
         self._paths += paths
-        self._sizes += zip(sizes[:, 0].tolist(), sizes[:, 1].tolist(), strict=True)
+        self._many_sizes = np.concatenate([self._many_sizes, sizes])
         self._ids += ids
         self._counts += [0] * len(paths)
 
@@ -151,7 +153,7 @@ class Builder:
 
         ``table`` is changed: its boxes are clipped where they stand.
         """
-        sizes = np.array(self._sizes, np.int64).reshape(-1, 2)
+        sizes = self._all_sizes()
         good = table.plain(sizes, len(self.classes))
         for at in np.flatnonzero(~good).tolist():
             width, height = sizes[table.pictures[at]].tolist()
@@ -235,7 +237,7 @@ class Builder:
             task=self.task,
             root=self.root,
             paths=self._paths,
-            sizes=np.array(self._sizes, np.int32).reshape(-1, 2),
+            sizes=self._all_sizes().astype(np.int32),
             image_ids=self._ids,
             offsets=np.concatenate([[0], np.cumsum(self._counts)]).astype(np.int64),
             classes=self.classes,
@@ -250,10 +252,16 @@ class Builder:
             problems=tuple(self.problems),
         )
 
+    def _all_sizes(self) -> NDArray[np.int64]:
+        return np.concatenate([self._many_sizes, np.array(self._sizes, np.int64).reshape(-1, 2)])
+
     def _shown(self, path: Path | str) -> str:
         """Relative to the root where it lies inside."""
-        path = Path(path)
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        if path != self._last[0]:  # a file's problems come one after the other
+            full = Path(path)
+            inside = full.is_relative_to(self.root)
+            self._last = (path, full.relative_to(self.root).as_posix() if inside else str(full))
+        return self._last[1]
 
 
 def _probed(image: Path) -> Header | DecodeError:
@@ -312,8 +320,10 @@ def _drained(table: Table) -> dict[str, Any]:
 
 
 def _areas(boxes: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the file said, else the area of the box."""
-    return np.where(np.isnan(said), (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), said)
+    """What the file said, else the area of the box; ``said`` is filled."""
+    unsaid = np.isnan(said)
+    said[unsaid] = (boxes[unsaid, 2] - boxes[unsaid, 0]) * (boxes[unsaid, 3] - boxes[unsaid, 1])
+    return said
 
 
 def _show(box: tuple[float, ...]) -> str:

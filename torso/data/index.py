@@ -244,5 +244,5 @@ def _fingerprint(index: Index) -> str:
     arrays = [index.sizes, index.boxes, index.labels, index.offsets, index.crowd, index.difficult, index.image_labels]
     arrays += [index.keypoints, index.places]
     for array in arrays:
-        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]

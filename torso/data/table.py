@@ -60,11 +60,10 @@ class Table:
 
     def repeated(self, among: NDArray[np.bool_]) -> list[int]:
         """Rows that say again what an earlier row of their picture said (box and class), unless they are crowds."""
-        boxes = np.ascontiguousarray(self.boxes) + 0.0  # -0 is 0
         mixed = self.pictures.astype(np.uint64) * np.uint64(_MIX_PICTURE) + self.labels.astype(np.uint64)
         for column, factor in enumerate(_MIX[:4]):
             mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(_MIX[4])
-            mixed += boxes[:, column].view(np.uint64) * np.uint64(factor)
+            mixed += (self.boxes[:, column] + 0.0).view(np.uint64) * np.uint64(factor)  # + 0.0, for -0 is 0
         ordered = np.sort(mixed)
         twice = ordered[1:][ordered[1:] == ordered[:-1]]
         if not len(twice):
@@ -72,7 +71,7 @@ class Table:
         seen: dict[tuple[Any, ...], int] = defaultdict(int)
         found = []
         for row in np.flatnonzero(np.isin(mixed, twice) & among).tolist():
-            key = (int(self.pictures[row]), int(self.labels[row]), *boxes[row].tolist())
+            key = (int(self.pictures[row]), int(self.labels[row]), *self.boxes[row].tolist())
             if seen[key] and not self.crowd[row]:
                 found.append(row)
             seen[key] += 1

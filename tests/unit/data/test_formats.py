@@ -54,7 +54,8 @@ def coco(folder: Path, **changes: object) -> Path:
 
 
 def annotation(**changes: object) -> list[dict[str, object]]:
-    return [{"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 10, 12]} | changes]
+    whole = {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 10, 12], "area": 120, "iscrowd": 0}
+    return [whole | changes]
 
 
 @pytest.mark.part("format/voc")
