@@ -15,7 +15,20 @@ from torso import cli
 from torso.config import DataError, ExportError, ModelError, RecipeError, TorsoError
 from torso.recipes import run
 
-VERBS = ["train", "eval", "predict", "export", "resume", "parts", "show", "data make", "data check"]
+VERBS = [
+    "train",
+    "eval",
+    "predict",
+    "export",
+    "resume",
+    "parts",
+    "show",
+    "data make",
+    "data check",
+    "data convert",
+    "data split",
+    "data stats",
+]
 TRAINED = {"run": "runs/detect/x-1", "seconds": 61.4, "metrics": {"AP": 0.51234, "AP50": None}}
 JUDGED = {
     "split": "val", "images": 3, "data": "DIR", "seconds": 1.23,
@@ -278,7 +291,7 @@ def test_data_made_and_checked(form: str, tmp_path: Path, capsys: pytest.Capture
     assert {split: report["images"] for split, report in found["splits"].items()} == {"train": 8, "val": 2}
     assert cli.main(["data", "check", str(folder), "--split", "val"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{folder}: {form}\n\nval: 2 pictures")
+    assert said.startswith(f"{folder}: {form}, 2 pictures\n  val: 2 pictures")
     assert "train:" not in said
 
 
@@ -294,7 +307,7 @@ def test_labels_that_are_wrong_end_with_3_and_name_file_and_line(
     assert cli.main(["data", "check", str(folder)]) == 3
     said = capsys.readouterr()
     assert f"{label.name}:{line}" in said.out
-    assert "1 error in the labels" in said.err
+    assert said.err == f"torso: {folder}: Not fit for training: 1 thing to correct first.\n"
     assert cli.main(["data", "check", str(folder), "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["splits"]["train"]["problems"]
     assert cli.main(["data", "check", str(tmp_path / "nowhere")]) == 3

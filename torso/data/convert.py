@@ -83,7 +83,8 @@ class Report:
             yield "nothing is lost"
         yield from self.notes
         if self.problems:
-            yield f"{len(self.problems)} problems of the source: `torso data check {self.source}`"
+            count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+            yield f"{count} of the source, see `torso data check {self.source}`"
 
 
 def convert(
@@ -277,7 +278,8 @@ def raise_if_fatal(report: Report) -> None:
     """
     fatal = [Problem(**{k: v for k, v in one.items() if k != "split"}) for one in report.problems if one["fatal"]]
     if fatal:
+        count = "1 error" if len(fatal) == 1 else f"{len(fatal)} errors"
         raise DataError(
-            f"{report.source}: {len(fatal)} errors in the labels; these rows are missing in {report.destination}\n"
+            f"{report.source}: {count} in the labels; what they say is missing in {report.destination}\n"
             f"{first_problems(fatal)}"
         )

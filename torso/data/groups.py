@@ -7,7 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from torso.config import DataError
+from torso.data.index import Index
 
 _NAMES = ("path", "file", "file_name", "filename", "image", "picture", "name", "id")  # columns that name a picture
 
@@ -72,3 +75,25 @@ def found_among(names: Sequence[str], paths: Sequence[str]) -> dict[str, int]:
         if place is not None:
             found[name] = place
     return found
+
+
+def alike(index: Index) -> list[int]:
+    """A number for each picture, the same for pictures that are almost the same; all of them are decoded.
+
+    What cannot be decoded is like no other.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    from torso.data.doctor.duplicates import near, same
+    from torso.data.doctor.pictures import scan
+
+    looked = scan({"all": index})
+    rows = [at for at, one in enumerate(looked.seen) if one.traits and not one.traits.flat]
+    pairs = near(looked.codes(), looked.thumbs(), rows)[0]
+    pairs += [(group[0], at) for group in same([one.pixels for one in looked.seen]) for at in group]
+    a, b = np.array(pairs, np.int64).reshape(-1, 2).T
+    joins = coo_array((np.ones(len(a)), (a, b)), shape=(len(looked), len(looked)))
+    number = connected_components(joins, directed=False)[1].tolist()
+    of = {place.row: number[at] for at, places in enumerate(looked.places) for place in places}
+    return [of[row] for row in range(len(index))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -53,9 +54,10 @@ def _count(index: Index, one: NDArray[np.bool_], total: Difference, crop: bool) 
         column = getattr(index, flag)
         if flag != "crowd" and column is not None:
             total.count(flag, int(column[one].sum()), int(column[one].sum()))
-    for name, column in (("masks", index.masks), ("pose", index.poses), ("keypoints", index.keypoints)):
+    columns: dict[str, Sequence[Any] | NDArray[Any] | None] = {"masks": index.masks, "pose": index.poses}
+    for name, column in (columns | {"keypoints": index.keypoints}).items():
         if column is not None:
-            some = sum(column[row] is not None and bool(len(column[row])) for row in np.flatnonzero(one))
+            some = sum(column[row] is not None and len(column[row]) > 0 for row in np.flatnonzero(one).tolist())
             total.count(name, some, some)
 
 
