@@ -7,7 +7,6 @@ epoch by (seed, epoch), and no global random stream is read or moved.
 from __future__ import annotations
 
 import atexit
-import math
 import signal
 import sys
 import threading
@@ -16,19 +15,17 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import multiprocessing
 from torch.utils.data import DataLoader
 
 from torso.config import DataError
-from torso.data.draws import order
 from torso.data.index import Index
 from torso.data.pictures import Pictures
+from torso.data.samplers import Random, Sampler, Sequential, Shares
 from torso.data.samples import Loaded, Samples
 from torso.data.scene import Edit, Mix
-from torso.data.workers import prepare, shielded
+from torso.data.workers import fitting, prepare, shared_memory, shielded
 from torso.structures import Batch
 
 _POLL = 5.0  # seconds until a dead worker is noticed
@@ -38,23 +35,32 @@ _ENOUGH = 5  # a handful of damaged pictures never stops a training
 class Loader:
     """Batches of an index.
 
-    A picture that cannot be read is named in ``skipped``. When shuffling, the next picture of the same order takes
-    its place, so the number of steps stays; otherwise (evaluation) it is left out and the batch is smaller.
+    A picture that cannot be read is named in ``skipped``. In training (a sampler, or shuffling) the next picture of the
+    same order takes its place, so the number of steps stays; otherwise (evaluation) it is left out and the batch is
+    smaller.
+
+    On several processes each takes its share of every step (`torso.data.samplers.Shares`): the same steps, and the same
+    samples, as one process with ``world_size * batch`` pictures a batch has. Fewer than ``world_size`` pictures come
+    twice in the last step where the number does not come out even; ``repeats`` says how many of this rank's are such,
+    and ``Batch.index`` tells them by their rows.
 
     Args:
         index: what to load.
         transforms: edits of the view; without one that fits the canvas, a letterbox comes first.
         size: width and height of the network's input.
-        batch: pictures a batch.
+        batch: pictures a batch, on this rank.
         workers: processes that load; 0 loads in this one. The samples are the same.
         seed: of the run.
-        shuffle: a new order each epoch.
+        shuffle: a new order each epoch, where no sampler says another.
+        sampler: which pictures an epoch shows, in what order.
         drop_last: leave out a last batch that is not full.
         max_bad: the largest fraction of an epoch that may be unreadable (more than five pictures are needed).
         cache_bytes: keep up to so many bytes of decoded pictures, shrunk to the canvas, in memory.
         timeout: seconds to wait for a batch from the workers.
         mix_until: from this epoch on transforms that mix pictures (mosaic, mix-up, ...) are left out.
         multiscale: range of a factor of ``size`` that each batch draws, to multiples of 32 pixels.
+        rank: which process this is, from 0.
+        world_size: how many processes share the epoch.
     """
 
     def __init__(
@@ -67,18 +73,22 @@ class Loader:
         workers: int = 0,
         seed: int = 0,
         shuffle: bool = False,
+        sampler: Sampler | None = None,
         drop_last: bool = False,
         max_bad: float = 0.01,
         cache_bytes: int = 0,
         timeout: float = 600,
         mix_until: int | None = None,
         multiscale: tuple[float, float] = (1.0, 1.0),
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        if drop_last and len(index) < batch:
-            raise DataError(f"{index.root}: a batch of {batch} needs as many pictures, the split has {len(index)}")
+        order = sampler if sampler is not None else Random(index) if shuffle else Sequential(index)
+        self._shares = Shares(len(order), batch, rank, world_size, drop_last)
+        if not self._shares.steps:
+            needed, has = self._shares.whole, "split" if sampler is None else "sampler"
+            raise DataError(f"{index.root}: a batch of {needed} needs as many pictures, the {has} has {len(order)}")
         self.index = index
-        self.batch = batch
-        self.drop_last = drop_last
         self.max_bad = max_bad
         self.skipped: list[tuple[str, str]] = []
         self._pictures = Pictures(index, size, cache_bytes, max(workers, 1))
@@ -87,22 +97,28 @@ class Loader:
             transforms,
             size,
             seed=seed,
-            sampler=_Rows(len(index), shuffle),
-            replace=shuffle,
-            batch=batch,
+            sampler=order,
+            replace=shuffle or sampler is not None,
+            batch=self._shares.whole,  # of all ranks, so that a sample does not depend on how many there are
             pictures=self._pictures,
             mix_until=mix_until,
             multiscale=multiscale,
         )
         self._positions: list[list[tuple[int, int]]] = []
+        largest = max(multiscale) ** 2 * size[0] * size[1]
+        self._batch_bytes = int(3 * largest * batch)
         self._workers = workers
         self._timeout = timeout
         self._poll = min(_POLL, timeout)
         self._loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
-        whole = len(self.index) / self.batch
-        return math.floor(whole) if self.drop_last else math.ceil(whole)
+        return self._shares.steps
+
+    @property
+    def repeats(self) -> int:
+        """How many pictures of this rank's last batch come on another rank too."""
+        return self._shares.repeats
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch number ``start`` on.
@@ -110,17 +126,14 @@ class Loader:
         Raises:
             DataError: too many pictures cannot be read, or a worker hung or died; names the files.
         """
-        count = len(self.index)
-        self._positions[:] = [
-            [(epoch, position) for position in range(first, min(first + self.batch, count))]
-            for first in range(start * self.batch, len(self) * self.batch, self.batch)
-        ]
+        steps = map(self._shares.positions, range(start, len(self)))
+        self._positions[:] = [[(epoch, position) for position in positions] for positions in steps]
         bad: set[int] = set()
         for loaded in self._batches():
             for row, reason in loaded.skipped:
                 bad.add(row)
                 self._skip(row, reason)
-            if len(bad) > max(_ENOUGH, self.max_bad * count):
+            if len(bad) > max(_ENOUGH, self.max_bad * self._shares.count):
                 listed = "\n".join(f"  {path}: {reason}" for path, reason in self.skipped[-_ENOUGH:])
                 raise DataError(
                     f"{self.index.root}: more than {self.max_bad:.0%} of the pictures cannot be read, "
@@ -135,6 +148,9 @@ class Loader:
             self.skipped.append(entry)
 
     def _batches(self) -> Iterator[Loaded]:
+        prefetch = 2
+        if self._loader is None:
+            self._workers, prefetch = fitting(self._workers, self._batch_bytes, shared_memory())
         if not self._workers:
             for keys in list(self._positions):
                 yield self._samples.batch(keys)
@@ -143,7 +159,7 @@ class Loader:
             self._pictures.fill()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # how many workers there are is the user's to say
-                self._loader, batches = self._start()
+                self._loader, batches = self._start(prefetch)
         else:
             batches = iter(self._loader)
         waited = 0.0
@@ -162,7 +178,7 @@ class Loader:
             waited = 0.0
             yield loaded
 
-    def _start(self) -> tuple[DataLoader[Any], Any]:
+    def _start(self, prefetch: int) -> tuple[DataLoader[Any], Any]:
         """The DataLoader and its first iterator, which has the workers."""
         # fork shares the index and the cache without copying; elsewhere the platform's own way.
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
@@ -170,6 +186,7 @@ class Loader:
             self._samples,
             batch_sampler=self._positions,
             num_workers=self._workers,
+            prefetch_factor=prefetch,
             collate_fn=_as_it_is,
             timeout=self._poll,
             worker_init_fn=prepare,
@@ -199,18 +216,6 @@ class Loader:
             f"{self.index.root}: a loader worker died or hung ({str(error).splitlines()[0]}); "
             f"being read: {files}. Check these files, or run with workers=0 to see the failure itself"
         )
-
-
-class _Rows:
-    """All rows once, in a new order each epoch or as they are."""
-
-    def __init__(self, count: int, shuffle: bool) -> None:
-        self.count = count
-        self.shuffle = shuffle
-
-    def rows(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The order of one epoch."""
-        return order(self.count, seed, epoch, self.shuffle)
 
 
 def _as_it_is(loaded: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +14,7 @@ import torch
 
 _PR_SET_PDEATHSIG = 1
 POLITE = (signal.SIGTERM, signal.SIGINT)
+_IN_HAND = 2  # batches that are in memory beside those the workers have ready: one in use, one being received
 
 
 @contextmanager
@@ -48,3 +51,37 @@ def prepare(worker: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def shared_memory() -> int | None:
+    """Bytes that are free where workers leave their batches; None where that has no limit of its own."""
+    try:
+        found = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):  # not Linux
+        return None
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
+def fitting(workers: int, batch_bytes: int, free: int | None) -> tuple[int, int]:
+    """How many workers, and how many batches each may have ready, that the shared memory holds.
+
+    Containers often have 64 MB of it, and a batch that does not fit ends a worker without a word. The samples do not
+    depend on the answer; loading takes longer, and a warning says what to do.
+
+    Args:
+        workers: how many are wanted; 0 needs nothing.
+        batch_bytes: a batch.
+        free: bytes (`shared_memory`).
+    """
+    wanted = (2 * workers + _IN_HAND) * batch_bytes
+    if not workers or free is None or wanted <= free:
+        return workers, 2
+    room = free // max(batch_bytes, 1) - _IN_HAND
+    left = min(workers, max(room, 0))
+    warnings.warn(
+        f"/dev/shm has {free / 2**20:.0f} MB free, {workers} workers with batches of {batch_bytes / 2**20:.0f} MB want "
+        f"{wanted / 2**20:.0f} MB: loading with {left} workers that have fewer batches ready. The samples stay the "
+        f"same; for full speed give a container more, docker run --shm-size={-(-wanted // 2**30)}g",
+        stacklevel=2,
+    )
+    return left, 1
