@@ -260,7 +260,7 @@ class _Reader:
             message = "no coordinate is above 1: these look like fractions of the picture, expected pixels"
             self.builder.report("malformed file", self.table.file, message)
         elif self.zeros:
-            message = f"{self.zeros} boxes begin at 0, which VOC's numbers never do"
+            message = f"there are boxes that begin at 0 ({self.zeros} of them), which VOC's numbers never do"
             hint = "if this table counts from 0, say so with data.options.count_from=0"
             self.builder.report("counted from 0", self.table.file, f"{message}; {hint}")
 
