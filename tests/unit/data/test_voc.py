@@ -143,3 +143,22 @@ def test_a_missing_picture_and_a_missing_page_are_named(tmp_path: Path) -> None:
         ("missing label file", "Annotations/x.xml"),
     ]
     assert len(index) == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "../../a.jpg", "C:\\photos\\a.jpg", "b.png", "", "&#8;"])
+def test_whatever_the_xml_calls_it_the_picture_is_found_by_the_name_of_the_file(tmp_path: Path, name: str) -> None:
+    year(tmp_path, {"Main/train": "a\n"}, "ab")
+    file = tmp_path / "Annotations" / "a.xml"
+    file.write_text(file.read_text().replace("a.jpg", name))
+    if name != "&#8;":
+        assert open_index(tmp_path).paths == ["JPEGImages/a.jpg"]
+        (tmp_path / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"missing or cannot be read|is not XML"):
+        open_index(tmp_path).raise_if_fatal()
+
+
+def test_a_folder_called_like_a_page_is_a_damaged_page(tmp_path: Path) -> None:
+    year(tmp_path, {"Main/train": "a\nb\n"}, "a")
+    (tmp_path / "Annotations" / "b.xml").mkdir()
+    (problem,) = open_index(tmp_path).problems
+    assert (problem.kind, problem.path, problem.fatal) == ("malformed file", "Annotations/b.xml", True)

@@ -171,10 +171,18 @@ def test_an_unfinished_download_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     assert differences(tmp_path) == []
 
 
-def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00a", r"train\.txt: is not UTF-8 text"),
+        (b"a\0b", r"train\.txt: is not text \(it has zero bytes\)"),
+        (b"a\n" + b"x" * 300, r"train\.txt:2: expected a name of at most 240 bytes, came 'xxx"),
+    ],
+)
+def test_a_list_that_is_no_text_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     root = year(tmp_path, {"Main/train": "a\n"}, "a")
-    (root / "ImageSets" / "Main" / "train.txt").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(DataError, match=r"train\.txt: is not UTF-8"):
+    (root / "ImageSets" / "Main" / "train.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
         open_index(root)
 
 

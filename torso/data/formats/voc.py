@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from torso.config import DataError
@@ -11,6 +12,7 @@ from torso.data.builder import Builder, Object
 from torso.data.formats.places import copied, held_out, hidden, mapped, new_folder, no_split
 from torso.data.formats.voc_instances import Runs, read_objects, write_objects
 from torso.data.formats.voc_lists import (
+    MAX_NAME,
     PROTOCOLS,
     VOC_CLASSES,
     image_sets,
@@ -273,18 +275,15 @@ def _classified(root: Path, name: str, file: Path, places: list[Path]) -> Index:
 def picture_of(file: Path, filename: str, places: list[Path]) -> Path:
     """The picture of an annotation: by the name inside, else by the file's own stem; labels move without their text."""
     name = filename.replace("\\", "/").rsplit("/", 1)[-1]
-    if name and Path(name).stem == file.stem:
-        for place in places:
-            if (place / name).is_file():
-                return place / name
-    for place in places:
-        for suffix in _SUFFIXES:
-            if (place / f"{file.stem}{suffix}").is_file():
-                return place / f"{file.stem}{suffix}"
-    for place in places:
-        if name and (place / name).is_file():
-            return place / name
-    return places[0] / (name or f"{file.stem}.jpg")
+    if not name.isprintable() or len(name.encode("utf-8", "replace")) > MAX_NAME:
+        name = ""
+    tried = chain(
+        (place / name for place in places if name and Path(name).stem == file.stem),
+        (place / f"{file.stem}{suffix}" for place in places for suffix in _SUFFIXES),
+        (place / name for place in places if name),
+    )
+    found = next((path for path in tried if path.is_file()), None)
+    return found or places[0] / (name or f"{file.stem}.jpg")
 
 
 def _objects(index: Index, row: int) -> Iterable[VocObject]:

@@ -34,6 +34,8 @@ OFFICIAL = {
 }  # fmt: skip
 """Pictures of the published lists."""
 
+MAX_NAME = 240  # bytes; file systems end at 255, and a suffix comes behind it
+
 _KINDS = ("Segmentation", "Layout", "Action")
 _FLAT = ("train", "val", "trainval", "test", "valid")
 _FLAGGED = re.compile(r"\S.*\s(-1|0|1)")
@@ -100,17 +102,34 @@ def is_flagged(file: Path) -> bool:
     return bool(lines) and all(_FLAGGED.fullmatch(line) for line in lines)
 
 
-def lines_of(file: Path) -> list[str]:
-    """The lines that say something.
+def text_of(file: Path) -> str:
+    """A whole text file.
 
     Raises:
-        DataError: not text.
+        DataError: it cannot be read, or is not text.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 text ({error.reason})") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    if "\0" in text:
+        raise DataError(f"{file}: is not text (it has zero bytes)")
+    return text
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a list that say something.
+
+    Raises:
+        DataError: not text, or a line that cannot be the name of a file.
+    """
+    lines = [line.strip() for line in text_of(file).splitlines()]
+    for number, line in enumerate(lines, 1):
+        if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in line.split("/")):
+            raise DataError(f"{file}:{number}: expected a name of at most {MAX_NAME} bytes, came {line[:40]!r}...")
+    return [line for line in lines if line]
 
 
 def stem_of(line: str, known: Collection[str]) -> str:

@@ -12,7 +12,7 @@ from torso.data.builder import Builder, Object
 from torso.data.formats.places import copied, mapped, new_folder
 from torso.data.formats.voc import located, object_of, picture_folders, picture_of, stems_of, write_pages, years_of
 from torso.data.formats.voc_instances import Runs, read_objects, write_objects
-from torso.data.formats.voc_lists import image_sets, lines_of, voc_classes
+from torso.data.formats.voc_lists import image_sets, lines_of, text_of, voc_classes
 from torso.data.formats.voc_xml import read_page
 from torso.data.index import Index
 from torso.data.masks import box_of, rasterise
@@ -121,7 +121,7 @@ def read_label_map(file: Path) -> tuple[list[str], list[Color]]:
         DataError: a line that is none.
     """
     names, colors = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(text_of(file).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")

@@ -51,13 +51,9 @@ def read_page(file: Path) -> VocPage:
 
     Source: The PASCAL Visual Object Classes (VOC) Challenge, 2010.
     """
-    if file.stat().st_size > MAX_XML:
-        return VocPage(file, wrong=f"is larger than {MAX_XML >> 20} MiB, no VOC annotation is")
-    data = file.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        return VocPage(file, wrong="has a DOCTYPE; VOC files have none, and entities are not read")
-    if b"\0" in data:  # an encoding in which the line above would see nothing
-        return VocPage(file, wrong="expected UTF-8 text")
+    data, wrong = _content(file)
+    if wrong:
+        return VocPage(file, wrong=wrong)
     try:
         root = ET.fromstring(data)
     except ET.ParseError as error:
@@ -134,6 +130,20 @@ def _side(low: float, high: float) -> tuple[str, str]:
     if float(last) <= float(first) and "." not in first + last:
         first += ".0"
     return first, last
+
+
+def _content(file: Path) -> tuple[bytes, str]:
+    """The bytes of a file, and why they are not parsed."""
+    try:
+        if file.stat().st_size > MAX_XML:
+            return b"", f"is larger than {MAX_XML >> 20} MiB, no VOC annotation is"
+        data = file.read_bytes()
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror})"
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        return b"", "has a DOCTYPE; VOC files have none, and entities are not read"
+    # Two bytes a letter: an encoding in which the line above would see nothing.
+    return data, "expected UTF-8 text" if b"\0" in data else ""
 
 
 def _lines(data: bytes, count: int) -> list[int]:
