@@ -186,7 +186,7 @@ def grid(size: tuple[int, int], d: float, ratio: float, offset: tuple[float, flo
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     corners = corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(size) / 2
     touches = ((corners.max(1) > 0) & (corners.min(1) < size)).all(1)
-    return corners[touches]
+    return np.asarray(corners[touches], np.float64)
 
 
 def erased(view: View, rectangles: Boxes, fill: Fill, generator: Generator) -> View:

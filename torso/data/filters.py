@@ -67,10 +67,22 @@ class Contrast(Still):
 
     def pixels(self, canvas: Canvas) -> Canvas:
         """One table, about the mean of this canvas."""
+        mean = float(_grey(canvas).mean())
+        return _looked_up(canvas, _table(self.factor * _LEVELS + (1 - self.factor) * mean))
+
+
+@dataclass(frozen=True)
+class Saturate(Still):
+    """Away from, or towards, each pixel's grey (v2.functional.adjust_saturation)."""
+
+    factor: float
+
+    def pixels(self, canvas: Canvas) -> Canvas:
+        """A sum of the canvas and its grey."""
         import cv2
 
-        mean = float(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY).mean())
-        return _looked_up(canvas, _table(self.factor * _LEVELS + (1 - self.factor) * mean))
+        grey = cv2.cvtColor(_grey(canvas), cv2.COLOR_GRAY2RGB)
+        return np.asarray(cv2.addWeighted(canvas, self.factor, grey, 1 - self.factor, -_POINT, dst=canvas), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -203,13 +215,23 @@ class Compress(Still):
 
     def pixels(self, canvas: Canvas) -> Canvas:
         """One encode, one decode."""
-        import simplejpeg
+        import cv2
 
-        data = simplejpeg.encode_jpeg(np.ascontiguousarray(canvas), quality=self.quality, colorsubsampling="420")
-        return np.asarray(simplejpeg.decode_jpeg(data), np.uint8)
+        data = cv2.imencode(".jpg", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, self.quality])[
+            1
+        ]
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 _LEVELS = np.arange(256, dtype=np.float64)
+_POINT = 0.4999  # OpenCV rounds; with this taken away it cuts off at the point, as torchvision does
+
+
+def _grey(canvas: Canvas) -> Canvas:
+    """The luma of each pixel ``[H, W]``, by torchvision's numbers."""
+    import cv2
+
+    return np.asarray(cv2.transform(canvas, np.array([[0.2989, 0.587, 0.114, -_POINT]])), np.uint8)
 
 
 def _table(values: NDArray[np.float64]) -> Table:

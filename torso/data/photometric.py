@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Generator
 
-from torso.data.color import color_matrix
 from torso.data.draws import uniform
-from torso.data.filters import Brighten, Contrast, Hue, Tint
+from torso.data.filters import Brighten, Contrast, Hue, Saturate, Tint
 from torso.data.views import Filter, View
 
 
@@ -119,7 +118,7 @@ def adjustments(
     return (
         None if brightness is None else Brighten(brightness),
         None if contrast is None else Contrast(contrast),
-        None if saturation is None else Tint(color_matrix(saturation=saturation)),
+        None if saturation is None else Saturate(saturation),
     )
 
 
