@@ -91,8 +91,8 @@ class _Objects:
             columns.take("boxes", numbers),
             labels,
             columns.take("area", numbers),
-            columns.take("crowd", numbers),
-            columns.take("ignore", numbers),
+            columns.take("crowd", numbers).astype(np.bool_, copy=False),  # numbers where there is no annotation at all
+            columns.take("ignore", numbers).astype(np.bool_, copy=False),
             self._masks(numbers, pictures),
             points_of(self.builder, self.file, self.annotations.keypoints, numbers),
             "annotations[{}]".format,
