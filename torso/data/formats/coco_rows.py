@@ -126,6 +126,8 @@ class Annotations:
                 self.builder.report("missing field", self.file, message)
         self._report_repeated(whole.ids)
         whole.ids = whole.ids[:0]  # nobody else asks for them
+        # Columns that nothing was added to are still numbers.
+        whole.crowd, whole.ignore = (one.astype(np.bool_, copy=False) for one in (whole.crowd, whole.ignore))
         return whole
 
     def _report_repeated(self, ids: NDArray[np.int64]) -> None:
