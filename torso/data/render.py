@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from torso.data.bitmaps import Patch
 from torso.data.decode import Pixels, decode
 from torso.data.lay import laid, resized
 from torso.data.scene import Layer, Scene
 from torso.data.stores import Picture
 from torso.data.views import Erased, Matrix, Points, View, changed, shifting
 
-Stencils = Callable[[Layer], NDArray[np.bool_]]
+Patches = Callable[[Layer], Patch]
 
 
 def load(picture: Picture, view: View) -> Pixels:
@@ -51,16 +51,14 @@ def render(pixels: Pixels, view: View, into: Pixels | None = None) -> tuple[Pixe
     return canvas, drawn
 
 
-def draw(
-    scene: Scene, pixels_of: Callable[[Layer], Pixels], canvas: Pixels, stencil_of: Stencils | None = None
-) -> Scene:
+def draw(scene: Scene, pixels_of: Callable[[Layer], Pixels], canvas: Pixels, patch_of: Patches | None = None) -> Scene:
     """Draws a scene on the canvas ``[H, W, 3]``, layer after layer.
 
     Args:
         scene: what is to be drawn.
         pixels_of: the decoded picture of a layer, ``[h, w, 3]``; it may be smaller than the file's.
         canvas: is overwritten.
-        stencil_of: where the objects of a layer with a stencil lie, ``[H, W]`` bool.
+        patch_of: where the objects of a layer with a stencil lie.
 
     Returns:
         The scene as it was really drawn: see `render`.
@@ -76,7 +74,7 @@ def draw(
             pixels = tinted(pixels, layer.view.color)
         bounded = layer if alone or layer.part is not None else changed(layer, part=layer.outline)
         over = layer.opacity < 1 or layer.stencil is not None
-        drawn.append(_over(pixels, bounded, canvas, stencil_of) if over else laid(pixels, bounded, canvas))
+        drawn.append(_over(pixels, bounded, canvas, patch_of) if over else laid(pixels, bounded, canvas))
     if alike:
         tinted(canvas, colors[0], into=canvas)
     finish(canvas, scene.canvas)
@@ -134,22 +132,24 @@ def _paint(canvas: Pixels, polygons: Points, color: tuple[int, int, int]) -> Non
         cv2.fillConvexPoly(canvas, polygon, color, shift=4)
 
 
-def _over(pixels: Pixels, layer: Layer, canvas: Pixels, stencil_of: Stencils | None) -> Layer:
+def _over(pixels: Pixels, layer: Layer, canvas: Pixels, patch_of: Patches | None) -> Layer:
     """Blends a layer over the canvas inside its frame and, where it has one, its stencil."""
     x0, y0, x1, y1 = layer.frame
-    left, top = math.floor(x0), math.floor(y0)
-    place = canvas[top : math.ceil(y1), left : math.ceil(x1)]
-    if not place.size:
-        return layer
+    # What is drawn may be rounded to the next pixel.
+    left, top = max(math.floor(x0) - 1, 0), max(math.floor(y0) - 1, 0)
+    place = canvas[top : math.ceil(y1) + 1, left : math.ceil(x1) + 1]
     own = place.copy()
     layer = _shifted(laid(pixels, _shifted(layer, -left, -top), own), left, top)
     if layer.opacity < 1:
         cv2.addWeighted(own, layer.opacity, place, 1 - layer.opacity, 0, dst=own)
-    if layer.stencil is not None and stencil_of is not None:
-        stencil = stencil_of(layer)[top : top + place.shape[0], left : left + place.shape[1]]
-        cv2.copyTo(own, stencil.view(np.uint8), dst=place)
-    else:
+    if layer.stencil is None or patch_of is None:
         place[:] = own
+        return layer
+    patch = patch_of(layer)
+    rows, columns = patch.place
+    own = own[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    if own.size:
+        cv2.copyTo(own, patch.pixels.view(np.uint8), dst=canvas[patch.place])
     return layer
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch import Generator
+from torch.utils.data import Dataset
 
 from torso.config import TorsoError
+from torso.data.bitmaps import layer_patch
+from torso.data.collate import Memory, Sample, batch_of
 from torso.data.decode import DecodeError, Pixels
 from torso.data.draws import generator_of
 from torso.data.index import Index
-from torso.data.objects import Objects, shown
+from torso.data.objects import shown
 from torso.data.partners import Pool, pool
 from torso.data.pictures import Pictures
 from torso.data.scene import Edit, Layer, Mix, Scene, composed, mixes
+from torso.data.segments import segments
 from torso.data.transforms import Joint, Letterbox
-from torso.data.views import Matrix, View, inverse
-from torso.structures import Batch, Targets
+from torso.data.views import View, inverse
+from torso.structures import Batch
 
-_MULTIPLE = 8  # objects are padded to a multiple, so that few shapes are compiled
 _TRIES = 16  # replacements of a damaged picture before the slot is given up
 _STRIDE = 32  # sides of the network's input are multiples of it when they vary
 
@@ -36,17 +37,6 @@ class Order(Protocol):
     def rows(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """The rows of an epoch in the order they come: a pure function."""
         ...
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a picture shows as the network takes it; its pixels are in the batch already."""
-
-    row: int
-    objects: Objects
-    to_source: Matrix  # [3, 3]
-    source_size: tuple[int, int]
-    classes: tuple[tuple[int, float], ...] = ()  # classification: classes and their shares
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,7 @@ class Samples(Dataset[Loaded]):
         pictures: decodes and keeps them.
         mix_until: from this epoch on transforms that mix pictures are left out.
         multiscale: range of a factor of the size that each batch draws.
+        mask_stride: give masks, of every so many rows and columns; 0 gives none.
     """
 
     def __init__(
@@ -86,6 +77,7 @@ class Samples(Dataset[Loaded]):
         pictures: Pictures,
         mix_until: int | None = None,
         multiscale: tuple[float, float] = (1.0, 1.0),
+        mask_stride: int = 0,
     ) -> None:
         self.index = index
         self.size = size
@@ -96,10 +88,12 @@ class Samples(Dataset[Loaded]):
         self.pictures = pictures
         self.mix_until = mix_until
         self.multiscale = multiscale
+        self.mask_stride = mask_stride
         flat = _flat(transforms)
         self.transforms = _fitting(flat, size)
         self.unmixed = _fitting([one for one in flat if not mixes(one)], size)
         pictures.shared = any(map(mixes, self.transforms))
+        self._memory = Memory()
         self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Loaded:
@@ -109,7 +103,7 @@ class Samples(Dataset[Loaded]):
     def batch(self, keys: Sequence[tuple[int, int]]) -> Loaded:
         """A batch; each picture is drawn straight into its place there, in shared memory where it has to travel."""
         size = self._size(*keys[0])
-        images = _empty(len(keys), size[1], size[0], 3)
+        images = self._memory.empty(len(keys), size[1], size[0], 3)
         canvases = images.numpy()
         samples: list[Sample] = []
         skipped: list[tuple[int, str]] = []
@@ -119,7 +113,7 @@ class Samples(Dataset[Loaded]):
                 samples.append(sample)
         if not samples:
             return Loaded(None, skipped)
-        return Loaded(self._batch(images[: len(samples)], samples), skipped)
+        return Loaded(batch_of(images[: len(samples)], samples, len(self.index.classes)), skipped)
 
     def _size(self, epoch: int, position: int) -> tuple[int, int]:
         """The canvas of a batch."""
@@ -165,14 +159,15 @@ class Samples(Dataset[Loaded]):
         generator = generator_of(self.seed, epoch, row, *((time,) if time else ()))
         scene = self.scene(epoch, position, row, size, generator, bad)
         _check(scene.size, size)
-        scene = draw(scene, self._pixels, canvas)
+        scene = draw(scene, self._pixels, canvas, lambda layer: layer_patch(layer, self.index))
         width, height = self.index.sizes[row].tolist()
         return Sample(
             row=row,
-            objects=shown(scene, self.index),
+            objects=shown(scene, self.index, self.mask_stride),
             to_source=inverse(scene.layers[0].view.matrix),
             source_size=(width, height),
             classes=self._classes(scene),
+            segments=None if self.index.segments is None else segments(scene, self.index, self._segment),
         )
 
     def scene(
@@ -204,22 +199,18 @@ class Samples(Dataset[Loaded]):
         except DecodeError as error:
             raise _Unreadable(layer.row, error.reason) from error
 
+    def _segment(self, layer: Layer) -> NDArray[np.uint8] | None:
+        try:
+            return self.index.segment(layer.row)
+        except DecodeError as error:
+            raise _Unreadable(layer.row, error.reason) from error
+
     def _classes(self, scene: Scene) -> tuple[tuple[int, float], ...]:
         labels = self.index.image_labels
         if labels is None:
             return ()
         total = sum(layer.weight for layer in scene.layers)
         return tuple((int(labels[layer.row]), layer.weight / total) for layer in scene.layers)
-
-    def _batch(self, images: Tensor, samples: Sequence[Sample]) -> Batch:
-        """Pictures ``[B, H, W, 3]`` and their samples as a batch."""
-        return Batch(
-            images=images.permute(0, 3, 1, 2),  # no copy: channels-last
-            targets=_targets(samples, len(self.index.classes)),
-            index=torch.tensor([sample.row for sample in samples]),
-            to_source=torch.from_numpy(np.stack([sample.to_source for sample in samples])),
-            source_size=torch.tensor([sample.source_size for sample in samples]),
-        )
 
 
 class _Unreadable(Exception):  # noqa: N818 (it never leaves this file)
@@ -273,45 +264,3 @@ def _times(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     times = np.empty(len(rows), np.int64)
     times[order] = np.arange(len(rows)) - starts
     return times
-
-
-def _empty(*shape: int) -> Tensor:
-    """A uint8 tensor; in a worker in shared memory, or it would be copied there afterwards."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-    empty = torch.empty(0, dtype=torch.uint8)
-    empty.set_(storage, 0, shape)  # type: ignore[call-overload]
-    return empty
-
-
-def _targets(samples: Sequence[Sample], classes: int) -> Targets:
-    """What they show, padded to a common number of objects, a multiple of eight."""
-    if samples[0].classes:
-        return _class_targets(samples, classes)
-    most = max(len(sample.objects.rows) for sample in samples)
-    shape = (len(samples), max(-(-most // _MULTIPLE), 1) * _MULTIPLE)
-    boxes = np.zeros((*shape, 4), np.float32)
-    labels = np.zeros(shape, np.int64)
-    valid, ignore = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    weights = np.ones(shape, np.float32)
-    for i, sample in enumerate(samples):
-        found = sample.objects
-        n = len(found.rows)
-        boxes[i, :n], labels[i, :n], weights[i, :n] = found.boxes, found.labels, found.weights
-        valid[i, :n], ignore[i, :n] = ~found.ignore, found.ignore
-    targets = Targets(*(torch.from_numpy(array) for array in (boxes, labels, valid, ignore)))
-    return targets if (weights == 1).all() else replace(targets, weights=torch.from_numpy(weights))
-
-
-def _class_targets(samples: Sequence[Sample], classes: int) -> Targets:
-    """Classes of pictures; the largest share names a mixed one."""
-    best = [max(sample.classes, key=lambda pair: pair[1])[0] for sample in samples]
-    targets = Targets.of_classes(torch.tensor(best))
-    if all(len(sample.classes) == 1 for sample in samples):
-        return targets
-    probabilities = torch.zeros(len(samples), classes)
-    for i, sample in enumerate(samples):
-        for label, share in sample.classes:
-            probabilities[i, label] += share
-    return replace(targets, probabilities=probabilities)
