@@ -185,6 +185,15 @@ def test_pictures_of_one_stem_have_ids_of_their_own(tmp_path: Path) -> None:
     assert index.image_ids == ["images/train/a.png", "b", "images/train/x/a.png"]
 
 
+def test_pictures_that_share_a_label_file_are_named(tmp_path: Path) -> None:
+    folder = made(tmp_path, "0 .5 .5 .1 .1\n")
+    save(noise(8, 8), folder / "images" / "train" / "a.bmp")
+    index = open_index(folder)
+    assert len(index.labels) == 2
+    (problem,) = index.problems
+    assert (problem.kind, problem.path) == ("shared labels", "labels/train/a.txt")
+
+
 def test_a_label_file_without_its_picture_is_named(tmp_path: Path) -> None:
     folder = made(tmp_path, "0 .5 .5 .1 .1\n")
     (folder / "labels" / "train" / "gone.txt").write_text("0 .5 .5 .1 .1\n")

@@ -143,6 +143,15 @@ def test_a_heap_without_splits_is_split_by_name(tmp_path: Path) -> None:
     assert sorted(parts[0] + parts[1]) == open_index(tmp_path, "all").paths
 
 
+@pytest.mark.parametrize("name", ["project.v1.yolov5", "set.data", "a.yaml"])
+def test_a_folder_may_be_called_like_a_file(name: str, tmp_path: Path) -> None:
+    folder = made(tmp_path / name, "")
+    (folder / "data.yaml").unlink()
+    (folder / "classes.txt").write_text("cat\n")
+    index = open_index(folder, "val")
+    assert (index.root, index.paths, len(index.labels)) == (folder, ["images/val/c.png"], 1)
+
+
 def test_roboflow_paths_that_leave_are_named_with_what_is_meant(shared_data: Path) -> None:
     with pytest.raises(DataError, match=r"'\.\./train/images' leaves the data set's folder; 'train/images' exists"):
         open_index(shared_data / "format_fixtures" / "roboflow_dataset" / "yolo")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torso.config import DataError
 from torso.data.builder import Builder, Object
 from torso.data.formats.places import copied, images_under, is_file, is_folder, mapped, new_folder
@@ -54,8 +56,8 @@ class Yolo:
         found = pictures(description, split, allow_outside=allow_outside)
         files = [_label_file(picture) for picture in found]
         reader = _Reader(builder, description)
-        for picture, file, image_id in zip(found, files, _ids(found, description.home), strict=True):
-            size = builder.size_of(picture)
+        sizes = builder.sizes_of(found, np.zeros((len(found), 2), np.int64))
+        for picture, file, size, image_id in zip(found, files, sizes, _ids(found, description.home), strict=True):
             if size is None:
                 continue
             builder.image(picture, size, image_id)
@@ -65,6 +67,9 @@ class Yolo:
         if found and not any(files):
             message = f"no picture of {split} has labels; looked for {_label_paths(found[0])[0]} and so on"
             builder.report("malformed file", description.file, message)
+        for file, count in Counter(file for file in files if file is not None).items():
+            if count > 1:
+                builder.report("shared labels", file, f"{count} pictures have this name and get the same labels")
         _report_orphans(builder, found)
         message = _counted_from_one(reader.used, description.names)
         if message:
@@ -200,7 +205,7 @@ class _Reader:
     def _object(self, values: list[float], size: tuple[int, int], line: int) -> Object:
         label, (width, height) = int(values[0]), size
         if not all(map(math.isfinite, values)):
-            return Object((math.nan,) * 4, label, line, where=f"{' '.join(f'{value:g}' for value in values)[:60]}: ")
+            return Object((math.nan,) * 4, label, line)  # named and left out by the builder
         if len(values) == 5 or self.description.keypoint_names:
             cx, cy, w, h = values[1:5]
             box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)

@@ -22,18 +22,15 @@ _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 class Description:
     """The classes, the places of the splits, and what else counts. All paths are relative to ``home``."""
 
-    file: Path  # for messages; its folder is ``home``
+    file: Path  # for messages
+    home: Path  # nothing may leave it
     names: list[str]
     splits: dict[str, list[str]]  # folders, or text files of paths, as they are written
     path: str = ""  # what the key ``path`` puts between ``home`` and the entries
+    darknet: bool = False  # a leading ``data/`` is ``home`` itself
     ignored: tuple[str, ...] = ()  # keys that are never followed
     keypoint_names: tuple[str, ...] = ()
     keypoint_values: int = 3  # a keypoint is x y, or x y visibility
-
-    @property
-    def home(self) -> Path:
-        """The folder that nothing may leave."""
-        return self.file.parent if self.file.suffix else self.file
 
     def split_names(self) -> list[str]:
         """The splits that exist; where there is but one heap of pictures, a fifth of it is "val"."""
@@ -129,6 +126,7 @@ def _yaml(file: Path) -> Description:
     points, values = _keypoints(file, content)
     return Description(
         file=file,
+        home=file.parent,
         names=names,
         splits=splits,
         path=str(content.get("path") or ""),
@@ -191,9 +189,10 @@ def _darknet(file: Path) -> Description:
     named = content.get("names")
     if not named:
         raise DataError(f"{file}: expected a line names = FILE")
-    names = _once(file, _lines(_first(_tried(file.parent, named))))
+    names = _once(file, _lines(_first(_tried(file.parent, named, darknet=True))))
     keys = {split: next((content[key] for key in also if content.get(key)), "") for split, also in _SPLITS.items()}
-    return Description(file, names, {split: [entry] for split, entry in keys.items() if entry})
+    splits = {split: [entry] for split, entry in keys.items() if entry}
+    return Description(file, file.parent, names, splits, darknet=True)
 
 
 def _beside_folders(folder: Path) -> Description:
@@ -205,7 +204,7 @@ def _beside_folders(folder: Path) -> Description:
         raise DataError(f"{folder}: expected pictures in images/ and classes in {listing.name}; found no data.yaml")
     found = sorted(entry.name for entry in place.iterdir() if entry.is_dir() and images_under(entry, deep=True))
     splits = {split: [f"{place.name}/{name}"] for split, also in _SPLITS.items() for name in also if name in found}
-    return Description(folder, names, splits or {"all": [place.name]})
+    return Description(folder, folder, names, splits or {"all": [place.name]})
 
 
 # ---------------------------------------------------------------- pictures of a split
@@ -233,9 +232,9 @@ def pictures(description: Description, split: str, *, allow_outside: bool) -> li
     return list(dict.fromkeys(found))
 
 
-def _tried(root: Path, entry: str) -> list[Path]:
+def _tried(root: Path, entry: str, *, darknet: bool) -> list[Path]:
     """The places an entry may mean."""
-    inner = [root / entry.removeprefix("data/")] if entry.startswith("data/") else []
+    inner = [root / entry.removeprefix("data/")] if darknet and entry.startswith("data/") else []
     return [root / entry, *inner]
 
 
@@ -245,9 +244,7 @@ def _first(places: list[Path]) -> Path:
 
 def _place(description: Description, split: str, entry: str, allow_outside: bool) -> Path:
     """The folder or list a key names, refused where it leaves the data set or does not exist."""
-    tried = _tried(description.home / description.path, entry)
-    if description.file.suffix != ".data":
-        tried = tried[:1]
+    tried = _tried(description.home / description.path, entry, darknet=description.darknet)
     place = _first(tried)
     kept = [part for part in Path(entry).parts if part not in ("..", "/")]
     nearer = Path(*kept) if kept else Path()
@@ -266,7 +263,7 @@ def _place(description: Description, split: str, entry: str, allow_outside: bool
 
 def _listed(description: Description, listing: Path, line: str, allow_outside: bool) -> Path:
     root = listing.parent if line.startswith("./") else description.home / description.path
-    place = _first(_tried(root, line)) if description.file.suffix == ".data" else root / line
+    place = _first(_tried(root, line, darknet=description.darknet))
     if not allow_outside and not inside(place, description.home):
         raise DataError(f"{listing}: {line!r} leaves the data set's folder")
     return place
