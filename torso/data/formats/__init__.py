@@ -17,6 +17,10 @@ from typing import Protocol
 
 from torso.data.formats.cifar import Cifar
 from torso.data.formats.coco import Coco
+from torso.data.formats.coco_captions import CocoCaptions
+from torso.data.formats.coco_keypoints import CocoKeypoints
+from torso.data.formats.coco_panoptic import CocoPanoptic
+from torso.data.formats.coco_stuff import CocoStuff
 from torso.data.formats.csv_table import Csv
 from torso.data.formats.folder import Folder
 from torso.data.formats.imagenet import Imagenet
@@ -61,6 +65,10 @@ FORMATS: dict[str, type[Format]] = {
     "mask_folder": MaskFolder,
     "yolo": Yolo,
     "coco": Coco,
+    "coco_keypoints": CocoKeypoints,
+    "coco_panoptic": CocoPanoptic,
+    "coco_stuff": CocoStuff,
+    "coco_captions": CocoCaptions,
     "cifar": Cifar,
     "mnist": Mnist,
     "imagenet": Imagenet,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torso.data.formats import coco_captions
 from torso.data.formats.coco_files import file_of, files, places
 from torso.data.formats.coco_json import LARGEST
+from torso.data.formats.coco_pictures import Options
 from torso.data.formats.coco_read import read_objects
-from torso.data.formats.coco_write import write_objects
+from torso.data.formats.coco_write import Json, categories, objects, write
 from torso.data.index import Index
 
 _START = "instances_"
@@ -18,9 +20,9 @@ class Coco:
     """``annotations/instances_{split}.json`` (also ``instances_{split}2017.json``, ``{split}/_annotations.coco.json``).
 
     Boxes are ``x y w h`` from 0, continuous. Category ids may have gaps; labels follow their order, and the ids
-    stay in ``class_ids``. ``iscrowd`` objects count neither way. Polygons and run lengths are kept as masks.
-    Pictures are looked for beside the json and in the folders usual for them. The file is read as a stream, so it may
-    be larger than memory.
+    stay in ``class_ids``. ``iscrowd`` objects count neither way. Polygons and run lengths are kept as masks, keypoints
+    where the file has them. Pictures are looked for beside the json and in the folders usual for them. The file is
+    read as a stream, so it may be larger than memory.
 
     Source: Microsoft COCO: Common Objects in Context, 2014, arXiv:1405.0312.
     """
@@ -42,6 +44,7 @@ class Coco:
         classes: Sequence[str] | None = None,
         *,
         trust_sizes: bool = False,
+        allow_outside: bool = False,
         captions: bool = False,
         largest: int = LARGEST,
     ) -> Index:
@@ -53,6 +56,7 @@ class Coco:
             classes: the classes of the training split; labels are mapped to them by name.
             trust_sizes: take the sizes of pictures from the json instead of opening each; a picture that was turned
                 by its EXIF, or that is damaged, is then not noticed.
+            allow_outside: take names of pictures that leave the data set's folder.
             captions: add those of ``captions_{split}.json``.
             largest: bytes a json may have.
 
@@ -61,14 +65,17 @@ class Coco:
         """
         file = file_of(path, split, _files(path))
         root = path if path.is_dir() else path.parent
-        return read_objects(
-            file, root, places(root, file, split, _START), classes, trust_sizes=trust_sizes, largest=largest
-        )
+        told = file_of(path, split, files(root, coco_captions.START)) if captions else None
+        options = Options(trust_sizes, allow_outside, largest)
+        return read_objects(file, root, places(root, file, split, _START), classes, options, told)
 
     @staticmethod
     def write(index: Index, folder: Path, split: str) -> None:
-        """Writes ``annotations/instances_{split}.json`` and the pictures into ``{split}/``."""
-        write_objects(index, folder, split, _START)
+        """Writes ``annotations/instances_{split}.json``, captions beside it, and the pictures into ``{split}/``."""
+        jsons: dict[str, Json] = {_START: (categories(index), objects(index))}
+        if index.captions is not None:
+            jsons[coco_captions.START] = ([], coco_captions.sentences(index))
+        write(index, folder, split, jsons)
 
 
 def _files(path: Path) -> dict[str, Path]:

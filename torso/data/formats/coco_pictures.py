@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from torso.data.builder import Builder
 from torso.data.formats.coco_columns import WIDE, found
+from torso.data.formats.coco_json import LARGEST
 from torso.data.formats.listing import Listing
 from torso.data.index import ImageId
 
@@ -23,6 +25,15 @@ MOST = 2**31 - 1  # pixels a side may be said to have
 _NEEDED = itemgetter("id", "file_name")
 _Row = dict[str, Any]
 _Sizes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader may be asked to do otherwise; ``Coco.read`` explains them."""
+
+    trust_sizes: bool = False
+    allow_outside: bool = False
+    largest: int = LARGEST
 
 
 @dataclass(frozen=True)
@@ -107,30 +118,44 @@ class Pictures:
             good[key] = int(side)
         return good
 
-    def finish(self, places: Sequence[Path], *, trust_sizes: bool = False) -> Listed:
+    def finish(
+        self, places: Sequence[Path], options: Options, captions: Mapping[ImageId, list[str]] | None = None
+    ) -> Listed:
         """Finds the files, asks them for their sizes, and adds them to the builder.
 
         Args:
             places: folders where pictures may lie, the likeliest first.
-            trust_sizes: take the json's sizes where it has them; such pictures are not opened.
+            options: of the reader.
+            captions: of each id, where there are any.
         """
         first = self._unrepeated()
         said = np.concatenate([*self.said, np.zeros((0, 2), np.int64)])[first]
         names = [self.names[at] for at in first]
-        listing = Listing(places)
-        paths = listing.find_all(names)
-        sizes = self._sizes(paths, said if trust_sizes else np.zeros_like(said), said)
-        for name, path in zip(names, paths, strict=True):
+        paths = Listing(places).find_all(names)
+        for at, (name, path) in enumerate(zip(names, paths, strict=True)):
             if path is None:
                 self.builder.lost(places[0] / name.replace("\\", "/"))
+            elif (".." in name or name.startswith(("/", "\\")) or ":" in name[:2]) and not options.allow_outside:
+                paths[at] = self._inside(path, places, self.numbers[first[at]])
+        sizes = self._sizes(paths, said if options.trust_sizes else np.zeros_like(said), said)
         kept = np.flatnonzero(sizes.min(axis=1, initial=MOST) > 0)
         rows = np.full(len(first), -1)
         rows[kept] = np.arange(len(kept))
         ids = [self.ids[at] for at in first]
         inside = f"{self.builder.root.as_posix()}/"
         shown = [(paths[at] or "").removeprefix(inside) for at in kept.tolist()]
-        self.builder.pictures(shown, sizes[kept], [ids[at] for at in kept.tolist()])
+        good = [ids[at] for at in kept.tolist()]
+        self.builder.pictures(shown, sizes[kept], good, [captions.get(image, []) for image in good] if captions else ())
         return Listed(ids, rows, sizes[kept])
+
+    def _inside(self, path: str, places: Sequence[Path], number: int) -> str | None:
+        """A path without its "..", or None (noted) where it leads out of the data set."""
+        full = os.path.abspath(path)  # noqa: PTH100 - links are not followed: they are their owner's
+        if any(Path(full).is_relative_to(place.absolute()) for place in places):
+            return path
+        message = f"images[{number}].file_name: leaves the data set's folder; the option allow_outside lets it"
+        self.builder.report("malformed row", self.file, message)
+        return None
 
     def _sizes(self, paths: Sequence[str | None], known: _Sizes, said: _Sizes) -> _Sizes:
         """``[N, 2]`` upright sizes, 0 where there is none; what ``known`` does not say is read from the files."""

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torso.data.builder import Builder
+from torso.data.formats.coco_captions import read_captions
 from torso.data.formats.coco_categories import Categories
 from torso.data.formats.coco_columns import Columns, found
-from torso.data.formats.coco_json import LARGEST, Kept, stream
+from torso.data.formats.coco_json import Kept, stream
 from torso.data.formats.coco_masks import misfit
-from torso.data.formats.coco_pictures import Listed, Pictures
+from torso.data.formats.coco_pictures import Listed, Options, Pictures
 from torso.data.formats.coco_points import points_of
 from torso.data.formats.coco_rows import Annotations
 from torso.data.index import ImageId, Index, Mask
@@ -29,10 +30,9 @@ def read_objects(
     file: Path,
     root: Path,
     places: Sequence[Path],
-    classes: Sequence[str] | None = None,
-    *,
-    trust_sizes: bool = False,
-    largest: int = LARGEST,
+    classes: Sequence[str] | None,
+    options: Options,
+    captions: Path | None = None,
 ) -> Index:
     """Reads a json of images, annotations and categories.
 
@@ -41,21 +41,23 @@ def read_objects(
         root: the folder of the data set.
         places: folders where pictures may lie, the likeliest first.
         classes: the classes of the training split; labels are mapped to them by name.
-        trust_sizes: take the sizes of pictures from the json instead of from the pictures.
-        largest: bytes the json may have.
+        options: of the reader.
+        captions: a json of captions for the same pictures.
 
     Raises:
         DataError: nothing of it can be read.
     """
     builder = Builder(root, ())
     pictures, annotations, kinds = Pictures(builder, file), Annotations(builder, file), Kept()
-    stream(file, {"images": pictures, "annotations": annotations, "categories": kinds}, largest)
+    stream(file, {"images": pictures, "annotations": annotations, "categories": kinds}, options.largest)
+    told = None if captions is None else read_captions(builder, captions, options.largest)
     categories = Categories.of(file, kinds.found, builder, classes)
     categories.read_keypoints(builder, file)
-    listed = pictures.finish(places, trust_sizes=trust_sizes)
-    columns = annotations.finish()
+    listed = pictures.finish(places, options, None if told is None else told.found)
+    if told is not None:
+        told.report_orphans(listed.row_of)
     objects = _Objects(builder, file, annotations, categories, listed)
-    builder.table(objects.table(columns), file)
+    builder.table(objects.table(annotations.finish()), file)
     return builder.finish()
 
 
