@@ -14,7 +14,9 @@ from PIL import Image
 from tests.data_faults.plan import SIZE, Expected, Item, Later, Plan, Row, encoded, picture, pixels
 
 BOXES = ("voc", "coco", "yolo")
-ALL = (*BOXES, "folder")
+TABLES = (*BOXES, "csv")
+CLASSED = (*TABLES, "folder")
+ALL = (*CLASSED, "mask_folder")
 
 
 class Fault(NamedTuple):
@@ -107,14 +109,14 @@ def turned_by_exif(plan: Plan) -> list[Later]:
     return [at_picture("rotated by EXIF", item, f"orientation {n}") for n, item in enumerate(items, 1) if n > 1]
 
 
-@fault(4, "voc", "coco")
+@fault(4, "voc", "coco", "csv")
 def size_before_turning(plan: Plan) -> list[Later]:
     item = plan.train(6)
     item.data, item.size = turned(6, 6), (SIZE[1], SIZE[0])
     return [at_picture("rotated by EXIF", item), at_labels("unrotated size", item, "72x96, upright it is 96x72")]
 
 
-@fault(4, "voc", "coco")
+@fault(4, "voc", "coco", "csv")
 def wrong_size(plan: Plan) -> list[Later]:
     item = plan.train(6)
     item.size = (192, 144)
@@ -189,7 +191,7 @@ def animated(plan: Plan) -> list[Later]:
 def long_and_thin(plan: Plan) -> list[Later]:
     item = plan.train(9)
     item.data, item.size = encoded(pixels(9, (360, 12))), (360, 12)
-    if plan.form != "folder":
+    if plan.form in TABLES:
         item.rows = [Row("cat", (0, 0, 36, 12))]
     blank = plan.train(10)
     blank.data = encoded(np.full((72, 96, 3), 77, np.uint8))
@@ -205,7 +207,7 @@ def odd_names(plan: Plan) -> list[Later]:
     return []
 
 
-@fault(12, "voc", "coco")
+@fault(12, "voc", "coco", "csv")
 def missing(plan: Plan) -> list[Later]:
     items = plan.of()[2:5]
     for item in items:
@@ -237,7 +239,7 @@ def listed_only(plan: Plan) -> list[Later]:
 # ---------------------------------------------------------------- labels
 
 
-@fault(13, *BOXES)
+@fault(13, *TABLES)
 def background(plan: Plan) -> list[Later]:
     for item in plan.of()[::3]:
         item.rows = []
@@ -258,26 +260,26 @@ def planted(plan: Plan, *boxes: tuple[float, float, float, float], label: str = 
     return rows
 
 
-@fault(14, *BOXES)
+@fault(14, *TABLES)
 def degenerate(plan: Plan) -> list[Later]:
     rows = planted(plan, (10, 10, 10, 30), (10, 10, 30, 10), (40, 20, 20, 40))
     return [at_row("degenerate box", row) for row in rows]
 
 
-@fault(14, *BOXES, fatal=True)
+@fault(14, *TABLES, fatal=True)
 def not_numbers(plan: Plan) -> list[Later]:
     rows = planted(plan, (math.nan, 10, 30, 40), (10, 10, math.inf, 40))
     return [at_row("not a number", row) for row in rows]
 
 
-@fault(15, *BOXES)
+@fault(15, *TABLES)
 def outside(plan: Plan) -> list[Later]:
     rows = planted(plan, (70, 30, 110, 60), (85, 30, 140, 60), (200, 10, 240, 40))
     kinds = ("box clipped", "box mostly outside", "box outside")
     return [at_row(kind, row) for kind, row in zip(kinds, rows, strict=True)]
 
 
-@fault(16, *BOXES)
+@fault(16, *TABLES)
 def twice(plan: Plan) -> list[Later]:
     row = planted(plan, plan.train(1).rows[0].box, label=plan.train(1).rows[0].label)[0]
     return [at_row("duplicate row", row)]
@@ -303,10 +305,10 @@ def ids_from_one(plan: Plan) -> list[Later]:
     ]
 
 
-@fault(18, *BOXES, fatal=True)
+@fault(18, *TABLES, fatal=True)
 def one_bad_row(plan: Plan) -> list[Later]:
     rows = planted(plan, (5, 5, 40, 40), (50, 5, 90, 40), (5, 5, 40, 60))
-    raw = {"voc": ["ten", 1, 2, 3], "coco": ["1", "b", 3, 4], "yolo": [0.5, 0.5, 0.2]}
+    raw = {"csv": ["ten", 1, 2, 3], "voc": ["ten", 1, 2, 3], "coco": ["1", "b", 3, 4], "yolo": [0.5, 0.5, 0.2]}
     rows[1].raw = raw[plan.form]
     return [at_row("malformed row", rows[1])]
 

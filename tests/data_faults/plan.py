@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class Item:
     size: tuple[int, int] | None = SIZE  # that the labels state
     present: bool = True
     image_id: int = 0
+    mask: bytes | None = None  # instead of the one that fits
     label_path: str = ""
     path: str = ""
 
@@ -96,6 +98,15 @@ def encoded(array: Any, form: str = "JPEG", **options: Any) -> bytes:
 @functools.cache
 def picture(seed: int) -> bytes:
     return encoded(pixels(seed))
+
+
+def mask(seed: int, size: tuple[int, int]) -> bytes:
+    """A palette PNG of classes 0, 1, 2 with a border of 255."""
+    numbers = pixels(seed, size)[..., 0] // 86
+    numbers[:2] = 255
+    image = Image.fromarray(numbers, "P")
+    image.putpalette([value for number in range(256) for value in (number, 255 - number, 128)])
+    return encoded(image, "PNG")
 
 
 @dataclass
@@ -137,7 +148,14 @@ class Plan:
         return self.of("val")[at]
 
     def write(self) -> None:
-        {"voc": self._voc, "coco": self._coco, "yolo": self._yolo, "folder": self._folder}[self.form]()
+        {
+            "voc": self._voc,
+            "coco": self._coco,
+            "yolo": self._yolo,
+            "folder": self._folder,
+            "csv": self._csv,
+            "mask_folder": self._masks,
+        }[self.form]()
         for name, data in self.extra.items():
             self._put(name, data)
         for change in self.after:
@@ -205,6 +223,7 @@ class Plan:
             "category_id": ids.get(row.label, 99),
             "bbox": row.raw or [x0, y0, x1 - x0, y1 - y0],
             "iscrowd": int(row.crowd),
+            "area": max(x1 - x0, 1) * max(y1 - y0, 1) if math.isfinite(x0 + x1) else 1,
         }
         return said | ({} if row.mask is None else {"segmentation": row.mask})
 
@@ -227,6 +246,29 @@ class Plan:
             number = self.classes.index(row.label) + self.first_id if row.label in self.classes else 99
             lines.append(" ".join(map(str, [number, *(row.raw or place)])))
         return "".join(f"{line}\n" for line in lines)
+
+    def _csv(self) -> None:
+        """Boxes under names that say nothing of VOC: continuous, from 0."""
+        for split in ("train", "val"):
+            lines = ["path,width,height,class,x1,y1,x2,y2,difficult"]
+            for item in self.of(split):
+                self._picture(item, f"{split}/{item.file}")
+                item.label_path = f"{split}.csv"
+                size = item.size or ("", "")
+                for row in item.rows:
+                    row.path, row.line = item.label_path, len(lines) + 1
+                    cells = [f"{split}/{item.file}", *size, row.label, *(row.raw or row.box), int(row.difficult)]
+                    lines.append(",".join(map(str, cells)))
+                if not item.rows:
+                    lines.append(f"{split}/{item.file},{size[0]},{size[1]},,,,,,")
+            self._put(f"{split}.csv", "".join(f"{line}\n" for line in lines))
+
+    def _masks(self) -> None:
+        for item in self.items:
+            self._picture(item, f"images/{item.split}/{item.file}")
+            item.label_path = f"masks/{item.split}/{item.folder}{item.stem}.png"
+            self._put(item.label_path, item.mask or mask(int(item.image_id), item.size or SIZE))
+        self._put("classes.txt", "".join(f"{name}\n" for name in self.classes))
 
     def _folder(self) -> None:
         for item in self.items:

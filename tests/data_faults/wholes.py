@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from tests.data_faults.faults import ALL, BOXES, at, at_picture, fault, planted
-from tests.data_faults.plan import Later, Plan, encoded, picture, pixels
+from tests.data_faults.faults import ALL, BOXES, CLASSED, TABLES, at, at_labels, at_picture, fault, planted
+from tests.data_faults.plan import Later, Plan, encoded, mask, picture, pixels
 
 
 @fault(21, "yolo", fatal=True)
@@ -33,7 +35,7 @@ def gaps(plan: Plan) -> list[Later]:
     return [at("class ids with gaps", text="3, 7, 90")] * 2
 
 
-@fault(23, *ALL)
+@fault(23, *CLASSED)
 def missing_in_val(plan: Plan) -> list[Later]:
     for item in plan.of("val"):
         for row in item.rows:
@@ -47,7 +49,7 @@ def extra_in_val(plan: Plan) -> list[Later]:
     return [at("unknown class", "val/fox", "'fox'")]
 
 
-@fault(23, *ALL)
+@fault(23, *CLASSED)
 def alike_in_name(plan: Plan) -> list[Later]:
     for item in plan.items:
         for row in item.rows:
@@ -58,17 +60,17 @@ def alike_in_name(plan: Plan) -> list[Later]:
 
 @fault(23, *ALL)
 def hidden_folder(plan: Plan) -> list[Later]:
-    place = {"voc": "JPEGImages", "coco": "train", "yolo": "images/train", "folder": "train"}[plan.form]
+    place = {"voc": "JPEGImages", "yolo": "images/train", "mask_folder": "images/train"}.get(plan.form, "train")
     name = f"{place}/.ipynb_checkpoints"
     plan.extra[f"{name}/000-checkpoint.jpg"] = picture(902)
     return [at("hidden folder", name, "1 pictures")]
 
 
-@fault(24, "voc", "coco")
+@fault(24, "voc", "coco", "csv")
 def neither_way(plan: Plan) -> list[Later]:
     row = planted(plan, (5, 5, 60, 60))[0]
-    row.difficult, row.crowd = plan.form == "voc", plan.form == "coco"
-    word = "difficult" if plan.form == "voc" else "crowd"
+    row.difficult, row.crowd = plan.form != "coco", plan.form == "coco"
+    word = "crowd" if plan.form == "coco" else "difficult"
     return [at("crowd or difficult", text=f"1 of 61 objects are marked {word}")]
 
 
@@ -109,7 +111,7 @@ def almost(plan: Plan) -> list[Later]:
     ]
 
 
-@fault(28)
+@fault(28, *CLASSED)
 def contradicted(plan: Plan) -> list[Later]:
     first, second = plan.train(0), plan.train(1)
     second.data = first.data
@@ -117,7 +119,7 @@ def contradicted(plan: Plan) -> list[Later]:
     return [at_picture(kind, second) for kind in kinds]
 
 
-@fault(29, *ALL)
+@fault(29, *CLASSED)
 def uneven(plan: Plan) -> list[Later]:
     rows = [row for item in plan.of() for row in item.rows]
     for row in rows:
@@ -128,6 +130,29 @@ def uneven(plan: Plan) -> list[Later]:
     return [at("imbalance", text="dog comes")]
 
 
+@fault(27, "mask_folder", fatal=True)
+def mask_values(plan: Plan) -> list[Later]:
+    """A class that does not exist, and colours that stand for none."""
+    first, second = plan.of()[:2]
+    numbers = np.zeros((72, 96), np.uint8)
+    numbers[10:20] = 7
+    first.mask, second.mask = encoded(numbers, "PNG"), encoded(pixels(77), "PNG")
+    return [at_labels("mask value", first, "came 7"), at_labels("mask value", second, "colours")]
+
+
+@fault(27, "mask_folder")
+def mask_sizes(plan: Plan) -> list[Later]:
+    plan.train(0).mask = mask(1, (48, 36))
+    return [at_labels("mask size", plan.train(0), "is 48x36, its picture 96x72")]
+
+
+@fault(27, "mask_folder")
+def good_masks(plan: Plan) -> list[Later]:
+    """Not a fault: 255 counts neither way, and a grey PNG holds numbers as well as a palette."""
+    plan.train(0).mask = encoded(np.asarray(Image.open(io.BytesIO(mask(1, (96, 72))))), "PNG")
+    return []
+
+
 @fault(29, *BOXES)
 def never(plan: Plan) -> list[Later]:
     plan.classes.append("fox")
@@ -135,21 +160,21 @@ def never(plan: Plan) -> list[Later]:
     return [at("class without objects", text="'fox'"), at("class missing in a split", text="'fox'")]
 
 
-@fault(14, *BOXES)
+@fault(14, *TABLES)
 def tiny(plan: Plan) -> list[Later]:
     planted(plan, (10, 10, 10.2, 10.2))
     small = at("small boxes", text="below 8 pixels")
     return [at_picture("tiny box", plan.train(1), "below 2 pixels"), small]
 
 
-@fault(14, *BOXES)
+@fault(14, *TABLES)
 def no_anchor_fits(plan: Plan) -> list[Later]:
     for item in plan.of():
         item.rows[0].box = (2.0, 20.0, 94.0, 26.0)
     return [at("anchor misfit", text="50% of the boxes")]
 
 
-@fault(35, *BOXES)
+@fault(35, *TABLES)
 def crowded(plan: Plan) -> list[Later]:
     rng = np.random.default_rng(0)
     for place in rng.integers(0, 40, (310, 2)).tolist():

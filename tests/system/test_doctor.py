@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.data_faults import FAULTS, Expected, faultset
+from tests.data_faults.faults import ALL
 from torso.config import DataError
 from torso.data import open_index
 from torso.data.doctor import Diagnosis, Finding, examine
@@ -49,7 +50,7 @@ def test_what_was_planted_is_found_and_nothing_else(name: str, form: str, tmp_pa
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize("form", ["voc", "coco", "yolo", "folder"])
+@pytest.mark.parametrize("form", ALL)
 def test_a_clean_set_has_no_findings(form: str, tmp_path: Path) -> None:
     path, _ = faultset(tmp_path, form)
     diagnosis = examine(path)

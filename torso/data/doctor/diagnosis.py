@@ -74,6 +74,8 @@ class Diagnosis:
 
     def table(self) -> list[dict[str, Any]]:
         """Objects (or pictures) of each class in each split."""
+        if all(index.task in ("segment", "unlabeled") for index in self.splits.values()):
+            return []  # what shows in pixels is not counted
         columns = {split: counts(index).tolist() for split, index in self.splits.items()}
         classes = max((index.classes for index in self.splits.values()), key=len, default=())
         return [

@@ -13,7 +13,6 @@ from torso.data.doctor.labels import labels
 from torso.data.doctor.leaks import leaks
 from torso.data.doctor.litter import litter
 from torso.data.doctor.pictures import Progress, Scan, scan
-from torso.data.doctor.segments import segments
 from torso.data.formats import FORMATS
 from torso.data.formats.opening import open_index, recognise
 from torso.data.index import Index
@@ -67,7 +66,6 @@ def examine(
     said += _too_many(indexes, looked)
     for one, index in indexes.items():
         said += labels(index, one, size)
-        said += segments(index, one)
     said += balance(indexes)
     said += litter(path, name, indexes)
     said += leaks(indexes, looked, near_too=near)
@@ -100,7 +98,7 @@ def _read(path: Path, name: str, names: list[str]) -> tuple[dict[str, Index], li
             key = (problem.kind, problem.path, problem.line, problem.message)
             if key not in known:
                 known.add(key)
-                said[of_problem(problem, one)] = None
+                said[of_problem(problem, one, indexes[one].task)] = None
     return indexes, list(said)
 
 

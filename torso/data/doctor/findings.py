@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from torso.data.index import Problem
+from torso.data.index import Problem, Task
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -71,6 +71,11 @@ KINDS: dict[str, Kind] = {
     "cache of another tool": Kind(19, "note", "not read", "nothing"),
     "ignored": Kind(21, "note", "not followed", "nothing"),
     "split that cannot be read": Kind(21, "error", _STOPS, "do what the message says"),
+    "unused parent class": Kind(23, "note", "kept, as the ids count it", "nothing"),
+    "unnamed classes": Kind(23, "note", "numbers are their names", "name them"),
+    "unnamed keypoints": Kind(23, "note", "numbers are their names", "name them"),
+    "empty class": Kind(29, "warning", "it cannot be learned", "add pictures, or remove the folder"),
+    "picture of no class": Kind(12, "warning", _OUT, "move it into the folder of its class"),
     "class ids with gaps": Kind(22, "note", "labels follow the order of the ids, which come back on export", "nothing"),
     "unknown class": Kind(23, "error", _STOPS, "use the names of the training split"),
     "class missing in a split": Kind(23, "warning", "its score is n/a there", "move some of its pictures there"),
@@ -83,10 +88,14 @@ KINDS: dict[str, Kind] = {
     "annotation without image": Kind(25, "warning", _ROW_OUT, "add the picture or remove the annotations"),
     "malformed mask": Kind(25, "warning", "the mask is left out, the box stays", "draw the mask again"),
     "counted from 0": Kind(26, "note", "one pixel is clipped", "VOC counts from 1; convert if these count from 0"),
-    "mask value": Kind(27, "error", "classes that do not exist would be learned", "correct the values or the classes"),
-    "mask in colours": Kind(27, "error", "colours are no class numbers", "save a palette or grey PNG of class numbers"),
-    "mask size": Kind(27, "error", "mask and picture do not fit", "save the mask in the size of its picture"),
-    "damaged mask": Kind(27, "error", "the mask cannot be read", "replace the file"),
+    "malformed keypoints": Kind(25, "warning", "the keypoints are left out, the box stays", "correct them"),
+    "wrong num_keypoints": Kind(25, "note", "they are counted anew", "nothing"),
+    "other keypoints": Kind(25, "warning", "those of the first category are taken for all", "split the categories"),
+    "malformed skeleton": Kind(25, "note", "left out", "nothing, or correct it"),
+    "skeleton from 0": Kind(25, "note", "taken as it is meant", "nothing"),
+    "missing field": Kind(25, "note", "the message says what is taken instead", "nothing"),
+    "mask value": Kind(27, "error", _STOPS, "correct the values, or the list of classes"),
+    "mask size": Kind(27, "warning", _OUT, "save the mask in the size of its picture"),
     # the whole
     "same picture in two splits": Kind(28, "warning", "evaluation sees what was learned", "keep it in one split"),
     "near duplicate in two splits": Kind(28, "warning", "evaluation sees what was learned", "keep both in one split"),
@@ -132,9 +141,15 @@ def found(
     return Finding(kind, known.row, known.severity, path, message, line, split, picture, twin)
 
 
-def of_problem(problem: Problem, split: str) -> Finding:
+# Readers of masks have the words of boxes.
+_OF_MASKS = {"class out of range": "mask value", "wrong size": "mask size"}
+
+
+def of_problem(problem: Problem, split: str, task: Task) -> Finding:
     """What a reader reported, as a finding."""
     kind = _kind_of(problem)
+    if task == "segment":
+        kind = _OF_MASKS.get(problem.kind, kind)
     known = KINDS.get(kind)
     severity: Severity = known.severity if known else "warning"
     if problem.fatal:  # the reader's word: training would stop

@@ -37,6 +37,9 @@ REPAIRED: Mapping[str, str] = {
     "duplicate annotation id": "numbered anew",
     "annotation without image": "rows left out",
     "malformed mask": "mask left out",
+    "malformed keypoints": "keypoints left out",
+    "mask size": "picture left out",
+    "picture of no class": "picture left out",
     "unrotated size": "size corrected",
     "wrong size": "size corrected",
 }
