@@ -13,9 +13,11 @@ from torchvision.datasets import ImageNet
 from torchvision.datasets import imagenet as theirs
 
 from tests.unit.data.pictures import noise, save
+from tests.unit.data.test_fuzz_labels import mutated
 from torso.config import DataError
 from torso.data import Index, open_index
 from torso.data.formats.imagenet import TRUTH, Imagenet, words
+from torso.data.formats.matlab import read_table
 from torso.data.formats.opening import recognise
 
 # The kit counts in an order of its own; the third is a parent of others and no class.
@@ -88,6 +90,45 @@ _LOAD = torch.load
 
 def _loaded(file: str) -> object:
     return _LOAD(file, weights_only=True)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_kits_table_is_read_as_scipy_reads_it(packed: bool, tmp_path: Path) -> None:
+    file = kit(tmp_path) / "meta.mat"
+    kind = [(name, "O") for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "height")]
+    rows = [(1.0, "n00000030", "fóx", "a", 0, np.zeros((0, 0)), 2.5)]
+    rows += [(np.uint16(700), "n2", "w", "x" * 99, 3, np.arange(3.0), -1)]
+    table = np.array(rows, dtype=kind).reshape(-1, 1)
+    other = {"first": np.arange(9.0), "synsets": table, "last": "text"}
+    scipy.io.savemat(file, other, do_compression=packed)
+    theirs = scipy.io.loadmat(file, squeeze_me=True)["synsets"]
+    ours = read_table(file.read_bytes(), "synsets")
+    assert len(ours) == len(theirs) == 2
+    for mine, row in zip(ours, theirs, strict=True):
+        assert list(mine) == list(row.dtype.names)
+        for name in ("ILSVRC2012_ID", "num_children", "height", "WNID", "words", "gloss"):
+            assert mine[name] == row[name]
+        assert mine["children"] is None
+    with pytest.raises(DataError, match="holds no table 'other'"):
+        read_table(file.read_bytes(), "other")
+
+
+def test_a_damaged_table_never_ends_the_process(tmp_path: Path) -> None:
+    """scipy's own reader dies of a signal on some of these."""
+    file = kit(tmp_path) / "meta.mat"
+    good = file.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(500):
+        data = bytearray(mutated(good, rng) if number % 2 else good)
+        for at in rng.integers(128, len(good), 3):
+            if at < len(data):
+                data[at] = int(rng.integers(0, 256))
+        try:
+            read_table(bytes(data), "synsets")
+        except DataError:
+            refused += 1
+    assert refused > 100
 
 
 def test_the_kit_may_say_what_its_numbers_mean_in_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from torso.config import DataError
 from torso.data.builder import Builder
 from torso.data.formats.folder import Folder, add_classes, class_folders
+from torso.data.formats.matlab import read_table
 from torso.data.formats.places import images_under, inside, is_file, mapped, no_split
 from torso.data.index import Index
 
@@ -225,11 +227,16 @@ def _numbers(kit: Path) -> dict[int, str]:
 
 def _meta(kit: Path) -> list[tuple[int, str, str]]:
     """(number, synset, words) of the leaves in ``meta.mat``."""
-    import scipy.io
-
     file = kit / "meta.mat"
     try:
-        rows = scipy.io.loadmat(file, squeeze_me=True)["synsets"]
-        return [(int(row[0]), str(row[1]), str(row[2])) for row in rows if int(row[4]) == 0]
-    except Exception as error:  # a parser of a foreign format raises whatever it raises
+        rows = read_table(file.read_bytes(), "synsets")
+    except (OSError, DataError) as error:
         raise DataError(f"{file}: is not the meta.mat of the development kit ({error})") from error
+    leaves = []
+    for row in rows:
+        number, wnid, text = row.get("ILSVRC2012_ID"), row.get("WNID"), row.get("words")
+        if not (isinstance(number, int | float) and isinstance(wnid, str) and isinstance(text, str)):
+            raise DataError(f"{file}: expected ILSVRC2012_ID, WNID and words of each synset")
+        if row.get("num_children") == 0 and math.isfinite(number):
+            leaves.append((int(number), wnid, text))
+    return leaves
