@@ -26,6 +26,7 @@ from torso.data.formats.folder import Folder
 from torso.data.formats.imagenet import Imagenet
 from torso.data.formats.mask_folders import MaskFolder
 from torso.data.formats.mnist import Mnist
+from torso.data.formats.shards import Shards
 from torso.data.formats.unlabeled import Unlabeled
 from torso.data.formats.voc import Voc
 from torso.data.formats.voc_segments import VocSegmentation
@@ -74,5 +75,6 @@ FORMATS: dict[str, type[Format]] = {
     "imagenet": Imagenet,
     "csv": Csv,
     "folder": Folder,
+    "shards": Shards,
     "unlabeled": Unlabeled,
 }

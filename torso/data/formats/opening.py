@@ -9,6 +9,7 @@ from typing import Any
 
 from torso.config import DataError, suggestion
 from torso.data.formats import FORMATS
+from torso.data.formats.shards import Shards
 from torso.data.index import Index, joined
 
 
@@ -18,7 +19,7 @@ def recognise(path: Path) -> str:
     Raises:
         DataError: nothing there, or nothing known.
     """
-    if not path.exists():
+    if not path.exists() and not Shards.recognise(path):  # a name with braces stands for several files
         parent = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
         raise DataError(f"{path}: no such file or folder; the nearest folder that exists is {parent}")
     for name, one in FORMATS.items():
