@@ -13,10 +13,12 @@ from torso.config import DataError
 from torso.data import digits, open_index
 from torso.data.formats import FORMATS
 
-WRITTEN = ("voc", "coco", "yolo", "csv", "folder", "unlabeled")  # what the digits can be written as
+WRITTEN = ("voc", "coco", "yolo", "csv", "folder", "shards", "unlabeled")  # what the digits can be written as
 
 
-@pytest.mark.part("format/voc", "format/coco", "format/yolo", "format/folder", "format/csv", "format/unlabeled")
+@pytest.mark.part(
+    "format/voc", "format/coco", "format/yolo", "format/folder", "format/csv", "format/unlabeled", "format/shards"
+)
 @pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_formats(name: str, split: str, tmp_path: Path) -> None:
