@@ -266,7 +266,8 @@ def _losses(total: Difference, to: str) -> list[Loss]:
             text = "cannot hold `{what}`: {count} objects lose it"
         note = total.notes.get(what, "")
         said = text.format(what=what, count=count, of=total.of[what], note=note, pixels=total.max_pixels)
-        found.append(Loss(what, count, f"{to} {said}"))
+        verb = said.split(maxsplit=1)[0].endswith("s") or said.startswith("cannot")
+        found.append(Loss(what, count, f"{to} {said}" if verb else f"{to}: {said}"))
     return found
 
 
