@@ -38,7 +38,7 @@ def year(root: Path, lists: dict[str, str], stems: str, name: str = "cat") -> Pa
 
 
 def devkit(root: Path) -> Path:
-    flags = {f"Main/{kind}_trainval": "a -1\nb  1\nc  0\n" for kind in VOC_CLASSES}
+    flags = {f"Main/{kind}_trainval": "a -1\nb  1\nc  0\nd  0\n" for kind in VOC_CLASSES}
     main = {"Main/train": "a\n", "Main/val": "b\nc\n", "Main/trainval": "a\nb\nc\n", "Main/test": "d\n"}
     others = {
         "Segmentation/train": "a\n", "Segmentation/val": "c\n",
@@ -83,7 +83,7 @@ def test_a_list_of_one_class_is_a_classification(tmp_path: Path) -> None:
     assert [Path(path).stem for path in index.paths] == ["a", "b"]
     assert index.image_labels is not None
     assert index.image_labels.tolist() == [0, 1]
-    assert [p.message for p in index.problems] == ["1 pictures on which cat is difficult (0) are left out"]
+    assert [p.message for p in index.problems] == ["2 pictures on which cat is difficult (0) are left out"]
 
 
 def test_a_list_that_only_looks_like_one_class_is_a_split(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_odd_files_are_read(tmp_path: Path) -> None:
     ("content", "wrong"),
     [
         (b'<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', "has a DOCTYPE"),
+        (b"<!DOCTYPE annotation><annotation/>", "has a DOCTYPE"),
         (b"<annotation>", "is not XML"),
         (b"", "is not XML"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "is not XML"),
