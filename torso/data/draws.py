@@ -15,6 +15,12 @@ def uniform(generator: Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
+def beta(generator: Generator, alpha: float) -> float:
+    """One number drawn from the beta distribution with both parameters ``alpha``."""
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    return float(np.random.Generator(np.random.PCG64(seed)).beta(alpha, alpha))
+
+
 def generator_of(*numbers: int) -> Generator:
     """A generator seeded by a hash of integers, the same on every machine; neighbours have nothing in common."""
     digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()

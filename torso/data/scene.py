@@ -110,6 +110,14 @@ class Scene:
             layers.append(changed(layer, view=view, part=_shown(layer.outline, view.matrix, frame)))
         return Scene(tuple(layers), changed(self.canvas, source=size, size=size, erased=erased, windows=()))
 
+    def alone(self) -> Scene:
+        """The scene without what lies beside its canvas, ready to be mixed with others.
+
+        Raises:
+            TorsoError: it has filters.
+        """
+        return self.placed(_SAME, (0.0, 0.0, *self.size), self.size)
+
     def boxes(self, index: Index) -> Boxes:
         """The boxes of all objects on the canvas ``[n, 4]`` xyxy, layer after layer, cut at their layer's frame."""
         found = [np.zeros((0, 4))]
@@ -133,6 +141,15 @@ def merged(scenes: Sequence[Scene], fill: int) -> Scene:
     erased = tuple(each for scene in scenes for each in scene.canvas.erased)
     layers = tuple(layer for scene in scenes for layer in scene.layers)
     return Scene(layers, changed(scenes[0].canvas, erased=erased, fill=fill))
+
+
+def restricted(layer: Layer, box: Boxes) -> Layer:
+    """The layer of which only what lies in a box ``[4]`` of its source shows."""
+    x0, y0, x1, y1 = box.tolist()
+    outline = layer.outline
+    if upright(outline):
+        return changed(layer, part=corners(overlap(around(outline), (x0, y0, x1, y1))))
+    return changed(layer, part=cut(outline, (x0, y0, x1, y1)))
 
 
 def _both(one: View, two: View) -> View:

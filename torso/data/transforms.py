@@ -30,7 +30,9 @@ from torso.data.compose import Joint, OneOf, RandomApply
 from torso.data.crops import CenterCrop, RandomResizedCrop
 from torso.data.decoding import Decode
 from torso.data.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
+from torso.data.mix import CutMix, MixUp, MixUpBoxes
 from torso.data.mosaic import Mosaic
+from torso.data.paste import CopyPaste, SmallObjectCopyPaste
 from torso.data.presets import preset
 from torso.data.warp import WarpAffine
 
@@ -61,6 +63,11 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
     "affine": Affine,
     "color": Color,
     "mosaic": Mosaic,
+    "mixup": MixUp,
+    "mixup_boxes": MixUpBoxes,
+    "cutmix": CutMix,
+    "copy_paste": CopyPaste,
+    "small_object_copy_paste": SmallObjectCopyPaste,
     "joint": Joint,
     "compose": Joint,
     "random_apply": RandomApply,
