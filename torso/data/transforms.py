@@ -34,6 +34,7 @@ from torso.data.mix import CutMix, MixUp, MixUpBoxes
 from torso.data.mosaic import Mosaic
 from torso.data.paste import CopyPaste, SmallObjectCopyPaste
 from torso.data.presets import preset
+from torso.data.stats import estimate_mean_std
 from torso.data.warp import WarpAffine
 
 __all__ = [
@@ -107,6 +108,7 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
     "trivial_augment": policies.TrivialAugment,
     "decode": Decode,
     "normalize": Normalize,
+    "estimate_mean_std": estimate_mean_std,
     "to_tensor": intensity.ToTensor,
     "normalize_robust": intensity.NormalizeRobust,
     "on_device": on_device.OnDevice,
