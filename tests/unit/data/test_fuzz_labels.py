@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pickle
 import struct
 from collections import Counter
@@ -86,8 +87,32 @@ def mnist(folder: Path) -> list[Path]:
     return sorted(folder.glob("*ubyte"))
 
 
-@pytest.mark.part("format/yolo", "format/csv", "format/cifar", "format/mnist")
-@pytest.mark.parametrize("make", [yolo, csv, cifar, mnist], ids=lambda make: make.__name__)
+def imagenet(folder: Path) -> list[Path]:
+    for number in (1, 2):
+        save(noise(40, 30), folder / "val" / f"ILSVRC2012_val_{number:08d}.png")
+    (folder / "synset_words.txt").write_text("n00000010 tench\nn00000020 owl, night owl\n")
+    (folder / "train.txt").write_text("val/ILSVRC2012_val_00000001.png 0\nval/ILSVRC2012_val_00000002.png 1\n")
+    kit = folder / "devkit" / "data"
+    kit.mkdir(parents=True)
+    (kit / "map_clsloc.txt").write_text("n00000020 1 owl\nn00000010 2 tench\n")
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n1\n")
+    return [folder / "train.txt", folder / "synset_words.txt", *sorted(kit.iterdir())]
+
+
+def unlabeled(folder: Path) -> list[Path]:
+    rows = []
+    for number in (1, 2):
+        save(noise(40, 30), folder / "images" / f"{number}.png")
+        rows.append({"id": number, "file_name": f"{number}.png", "width": 40, "height": 30})
+    (folder / "annotations").mkdir()
+    for split in ("train", "val"):
+        file = folder / "annotations" / f"image_info_{split}.json"
+        file.write_text(json.dumps({"images": rows, "categories": []}))
+    return sorted((folder / "annotations").iterdir())
+
+
+@pytest.mark.part("format/yolo", "format/csv", "format/cifar", "format/mnist", "format/imagenet", "format/unlabeled")
+@pytest.mark.parametrize("make", [yolo, csv, cifar, mnist, imagenet, unlabeled], ids=lambda make: make.__name__)
 def test_damaged_files_end_in_one_sentence_or_a_named_problem(
     make: Callable[[Path], list[Path]], tmp_path: Path
 ) -> None:
