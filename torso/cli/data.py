@@ -10,8 +10,8 @@ from torso.cli.tell import Asked, numbers, table, tell
 
 # Those of torso.data.formats.FORMATS, which takes too long to import for a help text.
 FORMATS = (
-    "voc", "voc_segmentation", "yolo", "coco", "mask_folder", "cifar", "mnist", "imagenet", "csv", "folder",
-    "unlabeled",
+    "voc", "voc_segmentation", "mask_folder", "yolo", "coco", "coco_keypoints", "coco_panoptic", "coco_stuff",
+    "coco_captions", "cifar", "mnist", "imagenet", "csv", "folder", "shards", "unlabeled",
 )  # fmt: skip
 MADE = ("voc", "coco", "yolo", "folder")  # forms of the built-in data
 

@@ -138,12 +138,15 @@ def convert(
             splits={split: {"pictures": len(one), "objects": len(one.labels)} for split, one in written.items()},
             losses=_losses(total, to),
             max_difference=total.max_pixels,
-            notes=[total.notes["where masks are"]] if "where masks are" in total.notes else [],
+            notes=[note for what, note in total.notes.items() if what.startswith("masks of ")],
             problems=[{"split": split, **asdict(one)} for split, index in indexes.items() for one in index.problems],
         )
         text = json.dumps(report.as_dict(), indent=1, ensure_ascii=False)
         (unfinished / "conversion.json").write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
         unfinished.replace(destination)  # an empty folder of that name may be there
+    except DataError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise DataError(str(error).replace(str(unfinished), str(destination))) from error
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -248,7 +251,7 @@ def _masks_of_voc(difference: Difference, index: Index, folder: Path, split: str
     kept = found.of["masks"] - found.lost["masks"]
     difference.lost["masks"] = difference.of["masks"] - kept
     difference.lost["pixels of masks"], difference.of["pixels of masks"] = found.lost["pixels of masks"], kept
-    difference.notes["where masks are"] = f"masks are read with the split Segmentation/{split}"
+    difference.notes[f"masks of {split}"] = f"masks are read with the split Segmentation/{split}"
 
 
 # ---------------------------------------------------------------- telling

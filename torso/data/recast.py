@@ -16,7 +16,7 @@ from torso.data.decode import Pixels, decode
 from torso.data.index import PER_OBJECT, Index
 from torso.data.stores import Picture
 
-BOXES = frozenset({"voc", "coco", "yolo"})  # formats that cannot say one class a picture
+BOXES = frozenset({"voc", "coco", "coco_stuff", "yolo"})  # formats that cannot say one class a picture
 ONE_CLASS = frozenset({"folder", "imagenet"})  # formats that can say nothing else
 
 

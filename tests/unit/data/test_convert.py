@@ -248,8 +248,9 @@ def test_where_it_may_not_write_it_says_so_and_leaves_nothing(coco: Path, tmp_pa
 @pytest.mark.part("format/convert")
 @pytest.mark.parametrize("to", ["cifar", "mnist", "mask_folder", "voc_segmentation", "folder"])
 def test_what_cannot_be_written_leaves_no_half_of_it(coco: Path, tmp_path: Path, to: str) -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(DataError) as said:
         convert(coco, tmp_path / "new", to)
+    assert "unfinished" not in str(said.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "made"]
 
 
@@ -303,7 +304,7 @@ def test_classes_that_only_one_split_has_are_kept(tmp_path: Path) -> None:
 @pytest.mark.part("format/convert")
 def test_nobody_draws_boxes_around_what_has_a_class(tmp_path: Path) -> None:
     folder = digits.make(tmp_path / "folder", format="folder", count=20, size=96)
-    for to in ("voc", "coco", "yolo"):
+    for to in ("voc", "coco", "coco_stuff", "yolo"):
         with pytest.raises(DataError, match=f"one class a picture and no boxes, and {to} holds boxes"):
             convert(folder, tmp_path / to, to)
     with pytest.raises(DataError, match="crop: is for boxes"):
