@@ -63,7 +63,7 @@ def hidden_folder(plan: Plan) -> list[Later]:
     place = {"voc": "JPEGImages", "yolo": "images/train", "mask_folder": "images/train"}.get(plan.form, "train")
     name = f"{place}/.ipynb_checkpoints"
     plan.extra[f"{name}/000-checkpoint.jpg"] = picture(902)
-    return [at("hidden folder", name, "1 pictures")]
+    return [at("hidden folder", name, "1 picture")]
 
 
 @fault(24, "voc", "coco", "csv")

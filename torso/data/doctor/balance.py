@@ -76,11 +76,13 @@ def _split(index: Index, split: str, *, learned: bool) -> Iterator[Finding]:
         cure = remedy(index)
         times, threshold = cure["largest_repeat"], cure["sampler"]["threshold"]
         hint = f"sample with repeat_factor, threshold {threshold:.3g} (pictures come up to {times:g} times), or "
-        text = (
-            f"{most} comes {present.max()} times, {least} {present.min()} times: {hint if times >= _WORTH else ''}"
-            f"weight the classes in the loss"
-        )
+        hint = f"{hint if times >= _WORTH else ''}weight the classes in the loss"
+        text = f"{most} comes {_times(int(present.max()))}, {least} {_times(int(present.min()))}: {hint}"
         yield found("imbalance", "", text, split=split)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _names(index: Index | None) -> Iterator[Finding]:

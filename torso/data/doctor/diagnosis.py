@@ -52,12 +52,16 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """One sentence: is it fit for training?"""
-        numbers = self.numbers
         if self.fatal:
-            return f"Not fit for training: {_count(self.kinds('error'), 'thing')} to correct first."
-        if numbers["warning"]:
-            return f"Fit for training; {_count(self.kinds('warning'), 'thing')} to look at."
-        return "Fit for training."
+            return f"Not fit for training: {self.reason}."
+        return f"Fit for training; {self.reason}." if self.reason else "Fit for training."
+
+    @property
+    def reason(self) -> str:
+        """What the verdict rests on."""
+        if self.fatal:
+            return f"{_count(self.kinds('error'), 'thing')} to correct first"
+        return f"{_count(self.kinds('warning'), 'thing')} to look at" if self.numbers["warning"] else ""
 
     def kinds(self, severity: str) -> int:
         """How many kinds of findings of a severity there are."""

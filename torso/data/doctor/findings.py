@@ -77,7 +77,7 @@ KINDS: dict[str, Kind] = {
     "empty class": Kind(29, "warning", "it cannot be learned", "add pictures, or remove the folder"),
     "picture of no class": Kind(12, "warning", _OUT, "move it into the folder of its class"),
     "class ids with gaps": Kind(22, "note", "labels follow the order of the ids, which come back on export", "nothing"),
-    "unknown class": Kind(23, "error", _STOPS, "use the names of the training split"),
+    "unknown class": Kind(23, "error", _STOPS, "correct the name or the list of classes"),
     "class missing in a split": Kind(23, "warning", "its score is n/a there", "move some of its pictures there"),
     "similar class names": Kind(23, "warning", "they are different classes", "use one spelling"),
     "hidden folder": Kind(23, "note", "left out", "nothing"),

@@ -81,7 +81,8 @@ def _sizes(index: Index, split: str, size: int) -> Iterator[Finding]:
     short = wide.min(1)
     owner = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     for row, count in zip(*np.unique(owner[short < GONE], return_counts=True), strict=True):
-        text = f"{count} boxes have a side below {GONE:g} pixels at size {size}"
+        what = "1 box has" if count == 1 else f"{count} boxes have"
+        text = f"{what} a side below {GONE:g} pixels at size {size}"
         yield found("tiny box", index.paths[row], text, split=split, picture=str(index.file(int(row))))
     small = float((short < SMALL).mean())
     if small > 0:

@@ -59,7 +59,8 @@ def _named(scan: Scan, at: int) -> str:
 
 def _pair(kind: str, scan: Scan, at: int, twin: int, text: str) -> Finding:
     split = scan.splits(at)[-1]
-    return found(kind, scan.names[at], text, split=split, picture=scan.files[at], twin=scan.files[twin])
+    said = text if at == twin else f"({split}) {text}"
+    return found(kind, scan.names[at], said, split=split, picture=scan.files[at], twin=scan.files[twin])
 
 
 def _says(indexes: Mapping[str, Index], scan: Scan, at: int) -> Any:

@@ -35,7 +35,7 @@ def _hidden(home: Path, folder: Path, depth: int) -> Iterator[Finding]:
         if entry.is_dir() and hidden(entry):
             inside = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in _entries(entry))
             if inside:
-                yield found("hidden folder", _shown(entry, home), f"holds {inside} pictures")
+                yield found("hidden folder", _shown(entry, home), f"holds {inside} picture{'' if inside == 1 else 's'}")
         elif entry.suffix == ".cache" and entry.is_file():
             yield found("cache of another tool", _shown(entry, home), "labels are read afresh from their files")
         elif depth and entry.is_dir() and not entry.is_symlink():

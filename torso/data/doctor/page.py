@@ -84,9 +84,9 @@ def _shown(diagnosis: Diagnosis) -> list[Shown]:
     pictures = _Album(diagnosis)
     result = []
     for group in diagnosis.groups:
-        gallery = [one for finding in group.findings[:PLACES] if (one := pictures.of(finding)) is not None]
+        gallery = [one for finding in group.findings if (one := pictures.of(finding)) is not None]
         more = len(group.findings) - PLACES
-        result.append(Shown(group, group.findings[:PLACES], max(more, 0), gallery[:FLAGGED]))
+        result.append(Shown(group, group.findings[:PLACES], max(more, 0), gallery))
     return result
 
 
@@ -96,7 +96,7 @@ class _Album:
     def __init__(self, diagnosis: Diagnosis) -> None:
         self.diagnosis = diagnosis
         self.left = FLAGGED_IN_ALL
-        self._of_kind: dict[str, int] = {}
+        self._shown: dict[str, set[str]] = {}
         scan = diagnosis.scan
         self._places = {file: places[0] for file, places in zip(scan.files, scan.places, strict=True) if file}
         # Readers name the file of the labels; its picture has the same stem.
@@ -105,18 +105,20 @@ class _Album:
 
     def of(self, finding: Finding) -> tuple[list[Thumb], str] | None:
         """One picture or a pair, None where there is nothing to see or enough has been shown."""
-        met = self._of_kind.get(finding.kind, 0)
-        if self.left <= 0 or met >= FLAGGED:
+        met = self._shown.setdefault(finding.kind, set())
+        if self.left <= 0 or len(met) >= FLAGGED:
             return None
         stem = Path(finding.path).stem if finding.path.endswith((".xml", ".txt")) else ""
         file = finding.picture or self._files.get(finding.path) or self._files.get(stem)
         draw = finding.row != _COMPARED
+        if not file or (file in met and not finding.twin):
+            return None
         files = [file, finding.twin] if finding.twin and finding.twin != file else [file]
-        thumbs = [thumb for one in files if one and (thumb := self._thumb(one, draw=draw)) is not None]
+        thumbs = [thumb for one in files if (thumb := self._thumb(one, draw=draw)) is not None]
         if not thumbs:
             return None
         self.left -= len(thumbs)
-        self._of_kind[finding.kind] = met + 1
+        met.add(file)
         return thumbs, f"{finding.where}: {finding.message}"
 
     def _thumb(self, file: str, *, draw: bool) -> Thumb | None:
