@@ -18,6 +18,7 @@ from torso.structures import Batch
 SHADE = 0.45  # how much of a mask's colour lies over the picture
 GAP = 6
 CROWDED = 12
+BACKGROUND = frozenset({"background", "void", "unlabeled", "unlabelled", "other"})
 _PAPER, _INK = (246, 247, 249), (30, 34, 40)
 _GREY = (150, 150, 150)
 
@@ -35,10 +36,10 @@ def labelled(index: Index, row: int, side: int) -> Pixels:
     scale = min(side / max(width, height), 4.0)
     pixels = _scaled(decode(index.picture(row), 1 / scale), (width, height), scale)
     place = index.objects(row)
-    segments = index.segment_file(row)
+    segments = index.segment(row)
     if segments is not None:
-        classes = np.asarray(Image.open(segments).resize(pixels.shape[1::-1], Image.Resampling.NEAREST))
-        pixels = shaded_classes(pixels, classes if classes.ndim == 2 else classes[..., 0])
+        small = Image.fromarray(segments).resize(pixels.shape[1::-1], Image.Resampling.NEAREST)
+        pixels = shaded_classes(pixels, np.asarray(small), index.classes)
     if index.masks is not None:
         known = [at for at in range(place.start, place.stop) if index.masks[at] is not None]
         bitmaps = [_fit(rasterise(index.masks[at], (width, height)), pixels) for at in known]
@@ -58,7 +59,7 @@ def augmented(batch: Batch, row: int, classes: Sequence[str], side: int) -> Pixe
     pixels = _scaled(batch.images[row].permute(1, 2, 0).contiguous().numpy(), (width, height), scale)
     if targets.segments is not None:
         small = Image.fromarray(targets.segments[row].numpy()).resize(pixels.shape[1::-1], Image.Resampling.NEAREST)
-        pixels = shaded_classes(pixels, np.asarray(small))
+        pixels = shaded_classes(pixels, np.asarray(small), classes)
     present = (targets.valid | targets.ignore)[row].numpy()
     labels = targets.labels[row].numpy()[present]
     if targets.masks is not None:
@@ -109,14 +110,14 @@ def legend(classes: Sequence[str], width: int, side: int) -> Pixels:
     return np.asarray(sheet)
 
 
-def shaded_classes(pixels: Pixels, classes: NDArray[np.uint8]) -> Pixels:
-    """A map of classes ``[H, W]`` laid over a picture; class 0 stays clear, 255 (ignored) is grey."""
+def shaded_classes(pixels: Pixels, segments: NDArray[np.uint8], classes: Sequence[str]) -> Pixels:
+    """A map of classes ``[H, W]`` laid over a picture; a background stays clear, 255 (ignored) is grey."""
     colours = np.zeros((256, 3))
-    colours[1:255] = palette(254)
+    colours[:255] = palette(255)
     colours[255] = _GREY
     canvas = pixels.copy()
-    seen = classes > 0
-    canvas[seen] = (1 - SHADE) * canvas[seen] + SHADE * colours[classes[seen]]
+    seen = segments > 0 if classes and classes[0].strip("_ ").lower() in BACKGROUND else segments >= 0
+    canvas[seen] = (1 - SHADE) * canvas[seen] + SHADE * colours[segments[seen]]
     return canvas
 
 

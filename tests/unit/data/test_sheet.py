@@ -88,7 +88,8 @@ def test_masks_and_classes_tint_only_their_pixels() -> None:
     classes = np.zeros((20, 30), np.uint8)
     classes[:4] = 3
     classes[-2:] = 255
-    assert np.array_equal((shaded_classes(pixels, classes) != pixels).any(-1), classes > 0)
+    assert np.array_equal((shaded_classes(pixels, classes, ["background", "a"]) != pixels).any(-1), classes > 0)
+    assert (shaded_classes(pixels, classes, ["a", "b"]) != pixels).any(-1).all()
 
 
 def test_a_grid_keeps_every_cell() -> None:
