@@ -224,7 +224,7 @@ def test_decode_chooses_the_decoder() -> None:
     assert (view.pillow, view.scaled) == (True, False)
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", sorted({*TRANSFORMS} - {"estimate_mean_std"}))  # which is asked, not drawn
 def test_a_recipe_can_express_every_argument(name: str) -> None:
     for parameter in parameters(TRANSFORMS[name]).values():
         assert parameter.kind is not None, f"{name}.{parameter.name}"
