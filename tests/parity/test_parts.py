@@ -152,6 +152,21 @@ def test_cross_entropy(shape, smoothing):
     torch.testing.assert_close(weighted, (rows.sum(1) * WEIGHT).sum() / 4)
 
 
+@pytest.mark.part("loss/cross_entropy")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(), (3, 5)], ids=["pictures", "pixels"])
+def test_cross_entropy_of_probabilities(shape, smoothing):
+    logits = normal(12, 6, *shape) * 3
+    target = normal(12, 6, *shape, seed=1).softmax(1)
+    for reduction in ("none", "sum", "mean"):
+        theirs = nn.CrossEntropyLoss(label_smoothing=smoothing, reduction=reduction)
+        check(
+            lambda x, reduction=reduction: CrossEntropy(smoothing)(x, target, reduction=reduction),
+            lambda x, theirs=theirs: theirs(x, target),
+            logits,
+        )
+
+
 @pytest.mark.part("metric/iou")
 def test_overlap():
     first, second = boxes(40), boxes(30, seed=1)

@@ -23,5 +23,6 @@ class ClassifyCriterion(nn.Module):
         self.class_loss = class_loss
 
     def forward(self, logits: Tensor, targets: Targets) -> Losses:
-        """Logits ``[B, C]`` against ``targets.classes [B]``."""
-        return {"class": self.class_loss(logits, targets.classes, reduction="mean")}
+        """Logits ``[B, C]`` against ``targets.probabilities [B, C]`` of mixed pictures, else ``classes [B]``."""
+        target = targets.classes if targets.probabilities is None else targets.probabilities
+        return {"class": self.class_loss(logits, target, reduction="mean")}

@@ -14,6 +14,9 @@ from torso.structures import Assignment, DenseOutput, Losses, Targets
 class DenseCriterion(nn.Module):
     """Assigner and two losses: ``{"class": ..., "box": ...}``, each divided by the number of positive priors.
 
+    What a positive prior costs is multiplied by the weight of its object (``Targets.weights``); the number of priors
+    by which is divided stays what it is.
+
     Args:
         assigner: says which prior learns which object.
         class_loss: a loss that takes ``"scores"``; sees every prior that is positive or negative.
@@ -53,6 +56,11 @@ class DenseCriterion(nn.Module):
 
         wanted = class_targets(assigned, targets, output.logits)  # [B, P, C]
         learned = (assigned.positive | assigned.negative).to(share.dtype) * share  # [B, P]
+        regressed = assigned.positive.to(share.dtype) * share  # [B, P]
+        if targets.weights is not None:  # objects of mixed pictures
+            weight = targets.weights.to(share.dtype).gather(1, assigned.matched)
+            learned = torch.where(assigned.positive, learned * weight, learned)
+            regressed = regressed * weight
         class_loss = self.class_loss(output.logits, wanted, weight=learned[..., None], reduction="sum")
 
         boxes = gather(targets.boxes.to(output.boxes.dtype), assigned.matched)  # [B, P, 4]
@@ -62,7 +70,7 @@ class DenseCriterion(nn.Module):
             guess, target = output.deltas, self.coder.encode(boxes, output.priors)
         else:
             guess, target = output.boxes, boxes
-        box_loss = self.box_loss(guess, target, weight=assigned.positive.to(share.dtype) * share, reduction="sum")
+        box_loss = self.box_loss(guess, target, weight=regressed, reduction="sum")
         return {"class": self.class_weight * class_loss, "box": self.box_weight * box_loss}
 
     def _share(self, positive: Tensor, dtype: torch.dtype) -> Tensor:

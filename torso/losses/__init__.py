@@ -6,7 +6,8 @@ unreduced loss
 divides the sum instead of the count, with ``"mean"`` only. The attribute ``takes`` says what a loss compares:
 
 - ``"scores"``: logits ``[..., C]`` with targets in 0..1 of the same shape -> ``[..., C]``
-- ``"classes"``: logits ``[B, C, ...]`` with int64 classes ``[B, ...]`` -> ``[B, ...]``
+- ``"classes"``: logits ``[B, C, ...]`` with int64 classes ``[B, ...]``, or with probabilities ``[B, C, ...]`` in
+  floating point, -> ``[B, ...]``
 - ``"deltas"``: raw regression ``[..., D]`` with encoded targets -> ``[...]`` (summed over D)
 - ``"boxes"``: decoded ``xyxy`` boxes ``[..., 4]`` with boxes -> ``[...]``
 """

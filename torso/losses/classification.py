@@ -17,6 +17,9 @@ PIECE = 1 << 15  # elements a thread: the temporaries of a piece, each 128 KiB o
 class CrossEntropy(Loss):
     """Softmax cross entropy: logits ``[B, C, ...]`` against int64 classes ``[B, ...]``, unreduced ``[B, ...]``.
 
+    Classes may also come as probabilities ``[B, C, ...]`` in floating point (mix-up, cut-mix): each class then costs
+    its share. Nothing is ignored there.
+
     Args:
         label_smoothing: share of the target spread evenly over all classes, 0..1.
         ignore_index: this class counts neither way (0 loss, 0 gradient), and not in a plain mean.
@@ -32,12 +35,17 @@ class CrossEntropy(Loss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What each element costs."""
+        if target.is_floating_point():
+            shares = target.to(prediction.dtype)
+            return functional.cross_entropy(prediction, shares, reduction="none", label_smoothing=self.label_smoothing)
         return functional.cross_entropy(
             prediction, target, reduction="none", ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
         )
 
-    def counted(self, target: Tensor) -> Tensor:
+    def counted(self, target: Tensor) -> Tensor | None:
         """A plain mean leaves out what is ignored."""
+        if target.is_floating_point():
+            return None
         return (target != self.ignore_index).sum().clamp(min=1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -131,6 +133,58 @@ def test_quality_is_the_target_of_the_score():
     DenseCriterion(Half(), Seeing(), L1(), Delta())(output, targets)
     positive = MaxIoU()(output, targets).positive
     assert torch.equal(seen["target"].sum(dim=2), 0.25 * positive.double())
+
+
+@pytest.mark.part("transform/mixup_boxes")
+def test_what_a_prior_costs_is_multiplied_by_the_weight_of_its_object():
+    output, targets = slow.grid_case(5, regions=0)
+    criterion = DenseCriterion(MaxIoU(), Focal(), L1(), Delta())
+    weights = torch.rand(targets.labels.shape, generator=torch.Generator().manual_seed(0))
+    one = {name: torch.zeros((), dtype=torch.float64) for name in ("class", "box")}
+    assigned = MaxIoU()(output, targets)
+    count = assigned.positive.sum()
+    for image, prior in torch.nonzero(assigned.positive | assigned.negative).tolist():
+        alone = assigned._replace(
+            positive=torch.zeros_like(assigned.positive), negative=torch.zeros_like(assigned.negative)
+        )
+        positive = bool(assigned.positive[image, prior])
+        (alone.positive if positive else alone.negative)[image, prior] = True
+        weight = weights[image, assigned.matched[image, prior]] if positive else 1.0
+        losses = DenseCriterion(lambda *_, alone=alone: alone, Focal(), L1(), Delta())(output, targets)
+        one = {name: one[name] + weight * losses[name] / count for name in one}
+    found = criterion(output, replace(targets, weights=weights))
+    for name, expected in one.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=0)
+    ones = criterion(output, replace(targets, weights=torch.ones_like(weights)))
+    assert {name: float(loss) for name, loss in ones.items()} == {
+        name: float(loss) for name, loss in criterion(output, targets).items()
+    }
+
+
+def test_weighted_losses_are_one_graph_and_wait_for_nothing():
+    output, targets = dense_case(7)
+    weighted = replace(targets, weights=torch.rand(targets.labels.shape))
+    output.logits.requires_grad_()
+    criterion = DenseCriterion(MaxIoU(), Focal(), L1(), Delta(weights=(10, 10, 5, 5)))
+    with slow.NoWaiting():
+        sum(criterion(output, weighted).values()).backward()
+    compiled = torch.compile(criterion, backend="eager", fullgraph=True)
+    for name, loss in compiled(output, weighted).items():
+        torch.testing.assert_close(loss, criterion(output, weighted)[name])
+
+
+@pytest.mark.part("transform/mixup", "transform/cutmix")
+def test_a_classifier_learns_from_the_shares_of_a_mixed_picture():
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([0, 1, 2, 0, 1, 2])
+    shares = torch.tensor([[0.7, 0.3, 0.0]]).repeat(6, 1)
+    targets = replace(Targets.of_classes(classes), probabilities=shares)
+    for smoothing in (0.0, 0.1):
+        found = ClassifyCriterion(CrossEntropy(smoothing))(logits, targets)["class"]
+        each = [CrossEntropy(smoothing)(logits, torch.full((6,), c)).mean() for c in range(3)]
+        torch.testing.assert_close(found, 0.7 * each[0] + 0.3 * each[1])
+    plain = ClassifyCriterion(CrossEntropy())(logits, Targets.of_classes(classes))["class"]
+    torch.testing.assert_close(plain, torch.nn.functional.cross_entropy(logits, classes))
 
 
 @pytest.mark.parametrize("count", [0, 1, 40, 300])
