@@ -119,7 +119,9 @@ class Solarize(Still):
 
     def pixels(self, canvas: Canvas) -> Canvas:
         """One table."""
-        return _looked_up(canvas, np.where(self.threshold <= _LEVELS, 255 - _LEVELS, _LEVELS).astype(np.uint8))
+        return _looked_up(
+            canvas, np.where(np.float32(self.threshold) <= _LEVELS, 255 - _LEVELS, _LEVELS).astype(np.uint8)
+        )
 
 
 @dataclass(frozen=True)

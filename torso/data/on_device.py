@@ -13,7 +13,7 @@ from torso.config import TorsoError
 from torso.data.draws import generator_of
 from torso.structures import Batch, Targets
 
-Argument = float | bool | str | list[float]
+Arguments = dict[str, Any]
 
 
 class OnDevice(nn.Module):
@@ -35,7 +35,7 @@ class OnDevice(nn.Module):
     Source: torchvision v2 with tv_tensors.
     """
 
-    def __init__(self, steps: dict[str, dict[str, Argument]], seed: int = 0) -> None:
+    def __init__(self, steps: dict[str, Arguments], seed: int = 0) -> None:
         super().__init__()
         self.steps = nn.ModuleList(_made(name, arguments) for name, arguments in steps.items())
         self.seed = seed
@@ -58,11 +58,11 @@ class OnDevice(nn.Module):
         size = (image.shape[-2], image.shape[-1])
         wrapped: dict[str, Tensor] = {}
         for name, value in shown.items():
-            if name == "boxes":
-                wrapped[name] = tv_tensors.BoundingBoxes(value, format="XYXY", canvas_size=size)
-            elif name == "keypoints":
-                wrapped[name] = tv_tensors.KeyPoints(value[..., :2], canvas_size=size)
-            elif name in ("masks", "segments"):
+            boxes = _around(value) if name == "keypoints" else value
+            if name in ("boxes", "keypoints"):
+                mode = "soft" if name == "boxes" else None
+                wrapped[name] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size, clamping_mode=mode)
+            else:
                 wrapped[name] = tv_tensors.Mask(value)
         sample: Any = (tv_tensors.Image(image), wrapped)
         for step in self.steps:
@@ -74,11 +74,19 @@ class OnDevice(nn.Module):
             )
         after = {name: value.as_subclass(Tensor) for name, value in sample[1].items()}
         if "keypoints" in after:
-            after["keypoints"] = torch.cat([after["keypoints"], shown["keypoints"][..., 2:]], -1)
+            middles = after["keypoints"].unflatten(-1, (2, 2)).mean(-2).view_as(shown["keypoints"][..., :2])
+            visible = shown["keypoints"][..., 2:]
+            after["keypoints"] = torch.cat([middles * (visible > 0), visible], -1)
         return sample[0].as_subclass(Tensor), after
 
 
-def _made(name: str, arguments: dict[str, Argument]) -> nn.Module:
+def _around(keypoints: Tensor) -> Tensor:
+    """Boxes of one pixel about keypoints: torchvision's own flips count keypoints from centres, its turns do not."""
+    middles = keypoints[..., :2].flatten(0, -2)
+    return torch.cat([middles - 0.5, middles + 0.5], -1)
+
+
+def _made(name: str, arguments: Arguments) -> nn.Module:
     from torchvision.transforms import v2
 
     known = {

@@ -14,7 +14,6 @@ import torch
 from torch import Generator
 
 from torso.data import filters
-from torso.data.color import color_matrix
 from torso.data.draws import uniform
 from torso.data.motions import filled, turned
 from torso.data.pixelwise import inverting
@@ -30,8 +29,8 @@ OPERATIONS: dict[str, Callable[[View, float], View]] = {
     "TranslateX": lambda view, x: view.then(shifting(int(x), 0)),
     "TranslateY": lambda view, x: view.then(shifting(0, int(x))),
     "Rotate": turned,
-    "Brightness": lambda view, x: view.tinted(color_matrix(brightness=1 + x)),
-    "Color": lambda view, x: view.tinted(color_matrix(saturation=1 + x)),
+    "Brightness": lambda view, x: view.filtered(filters.Brighten(1 + x)),
+    "Color": lambda view, x: view.filtered(filters.Saturate(1 + x)),
     "Contrast": lambda view, x: view.filtered(filters.Contrast(1 + x)),
     "Sharpness": lambda view, x: view.filtered(filters.Sharpness(1 + x)),
     "Posterize": lambda view, x: view.filtered(filters.Posterize(int(x))),
