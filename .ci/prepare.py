@@ -17,7 +17,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "torso.json"
 LOG = VENV / "install.log"
-EXTRAS = ("dev", "onnx", "weights")
+EXTRAS = ("dev", "peers", "onnx", "weights")
 STEPS = (("torch", "torchvision"), ("-e", ".[{}]".format(",".join(EXTRAS))))
 
 # Runs inside .venv: is torso installed from this folder, with everything that pyproject.toml asks for?
