@@ -59,6 +59,9 @@ class Loader:
         timeout: seconds to wait for a batch from the workers.
         mix_until: from this epoch on transforms that mix pictures (mosaic, mix-up, ...) are left out.
         multiscale: range of a factor of ``size`` that each batch draws, to multiples of 32 pixels.
+        masks: also give the objects' masks, ``[B, M, H, W]`` bool: with 16 pictures of 640x640 and 24 objects each
+            that is 150 MiB a batch.
+        mask_stride: of every so many rows and columns only; 4 makes masks 16 times smaller.
         rank: which process this is, from 0.
         world_size: how many processes share the epoch.
     """
@@ -80,6 +83,8 @@ class Loader:
         timeout: float = 600,
         mix_until: int | None = None,
         multiscale: tuple[float, float] = (1.0, 1.0),
+        masks: bool = False,
+        mask_stride: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -103,6 +108,7 @@ class Loader:
             pictures=self._pictures,
             mix_until=mix_until,
             multiscale=multiscale,
+            mask_stride=mask_stride if masks else 0,
         )
         self._positions: list[list[tuple[int, int]]] = []
         largest = max(multiscale) ** 2 * size[0] * size[1]
