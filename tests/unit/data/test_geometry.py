@@ -32,10 +32,13 @@ CASES = {**EVERY, "perspective": {"p": 1.0}, "zoom_out": {"p": 1.0}, "elastic": 
 
 def made(name: str) -> list[Any]:
     """A transform with arguments it needs, its parts in its place; nothing where it edits no views."""
+    part = TRANSFORMS[name]
     if name in ("joint", "compose", "random_apply", "one_of"):
-        return [TRANSFORMS[name]([Resize(), Affine()])]
-    one = TRANSFORMS[name](**CASES.get(name, {})) if name != "on_device" else TRANSFORMS[name]({})
-    if isinstance(one, torch.nn.Module) or mixes(one):
+        return [part([Resize(), Affine()])]
+    if name != "preset" and (not isinstance(part, type) or issubclass(part, torch.nn.Module)):
+        return []
+    one = part(**CASES.get(name, {}))
+    if mixes(one):
         return []
     return list(one.transforms) if isinstance(one, Joint) else [one]
 
