@@ -224,15 +224,13 @@ class _Stream:
                 return [], False
             except ValueError as error:
                 self.wrong(str(error), where)
-            end = _space(text, end)
-            if end == len(text):
+            end = end if self.cut(text, end) else _space(text, end)
+            if self.cut(text, end):
                 if found:
                     break
-                if self.ended:
-                    self.wrong("expected , or ]", where, text)
                 self.grow()
                 return [], False
-            if text[end] not in ",]":
+            if text[end : end + 1] not in (",", "]"):
                 self.wrong("expected , or ]", where, text[:end])
             done = text[end] == "]"
             found.append(value)
@@ -251,7 +249,7 @@ class _Stream:
                 continue
             except ValueError as error:
                 self.wrong(str(error), where)
-            if end < len(text) or self.ended:
+            if not self.cut(text, end):
                 self.at += _length(text, end)
                 return value
             self.grow()
@@ -281,6 +279,10 @@ class _Stream:
                 return raw[: error.start].decode("utf-8")
             line = self.line(self.passed + self.at + error.start)
             raise DataError(f"{self.file}:{line}: is not UTF-8 text ({error.reason})") from error
+
+    def cut(self, text: str, end: int) -> bool:
+        """Whether a value that ends here may go on behind the window: "1" may become "1.5" or "1e-5"."""
+        return len(text) - end < 4 and not self.ended
 
     def broken(self, error: json.JSONDecodeError, text: str, where: str) -> None:
         """Widens the window where the text may only be cut, and raises where it is wrong."""

@@ -46,12 +46,10 @@ def numbers(chunk: bytes) -> tuple[Slots, NDArray[np.float64]] | None:
     if rest or len(pieces) != columns + 1 or bare != (unit * rows)[: len(bare)]:
         return None
     pairs = {left[-1:] + right[:1] for left, right in pairwise(pieces)}
-    # What stands around numbers is kept, so numbers stay apart and gaps stay gaps.
-    text = chunk.translate(None, bytes(set(b"".join(pieces)) - set(b"".join(pairs))))
-    if _has_gaps(text, pairs):
+    if _has_gaps(chunk, pairs, unit):
         return None
     try:
-        values = np.fromstring(text.translate(_BLANKED), np.float64, sep=" ")
+        values = np.fromstring(chunk.translate(_BLANKED), np.float64, sep=" ")
     except (ValueError, DeprecationWarning):  # what is no number, as 1.2.3
         return None
     return (slots, values.reshape(rows, columns)) if len(values) == rows * columns else None
@@ -73,11 +71,12 @@ def _slots(text: bytes) -> Slots:
     return slots if at else {}
 
 
-def _has_gaps(text: bytes, pairs: set[bytes]) -> bool:
-    """Whether somewhere what stands before a number is followed by what stands behind one (or nearly so)."""
+def _has_gaps(chunk: bytes, pairs: set[bytes], unit: bytes) -> bool:
+    """Whether somewhere what stands before a number is followed by what stands behind one."""
     before, behind = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
-    if before & behind:
-        return any(pair in text for pair in pairs)
-    # One search is enough where no character is both.
     kinds = bytes(1 if byte in before else 2 if byte in behind else 0 for byte in range(256))
-    return b"\1\2" in text.translate(kinds)
+    others = bytes(set(unit) - before - behind)
+    # One search is enough where no character is both, and the shortened row has no such pair already.
+    if not before & behind and b"\1\2" not in (unit + unit).translate(kinds, others):
+        return b"\1\2" in chunk.translate(kinds, others)
+    return any(pair in chunk for pair in pairs)
