@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tarfile
 from pathlib import Path
 
@@ -90,6 +91,17 @@ _LOAD = torch.load
 
 def _loaded(file: str) -> object:
     return _LOAD(file, weights_only=True)
+
+
+def test_a_table_of_many_rows_without_fields_takes_no_memory() -> None:
+    def element(kind: int, body: bytes) -> bytes:
+        return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
+
+    parts = [(6, struct.pack("<II", 2, 0)), (5, struct.pack("<ii", 1 << 30, 1)), (1, b"synsets")]
+    parts += [(5, struct.pack("<i", 8)), (1, b"")]
+    matrix = element(14, b"".join(element(*part) for part in parts))
+    with pytest.raises(DataError, match="fields without names"):
+        read_table(bytes(124) + b"\x00\x01IM" + matrix, "synsets")
 
 
 @pytest.mark.parametrize("packed", [False, True])

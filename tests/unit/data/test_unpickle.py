@@ -151,6 +151,7 @@ def array_of(shape: bytes, kind: str = "u1", data: bytes = b"abcd") -> bytes:
         (array_of(b"K\x04\x85", "O"), "an array of something that is no number"),
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "is a damaged pickle"),
         (b"\x80\x02c_codecs\nencode\n" + text("a") + text("rot13") + b"\x86R.", "in a way that makes no array"),
+        (b"\x80\x02cos\nsystem\n.", "it names 'os.system', which is no array"),
         (b"\x80\x02\x82\x01.", "instruction EXT1 has no place"),
         (b"\x80\x02U\x01aQ.", "instruction BINPERSID has no place"),
     ],

@@ -142,17 +142,18 @@ def test_a_box_comes_back_within_a_millionth(
 def test_polygons_are_written_where_their_box_comes_back(tmp_path: Path) -> None:
     exact = [[10.0, 20, 60, 20, 60, 90.5]]
     rounded = [[10.004, 20, 59.996, 20.003, 60, 90.5]]
+    outside = [[9.5, 20, 9.7, 50, 60, 20, 60, 90.5]]
     other = [[10.0, 20, 50, 20, 50, 80]]
     parts = [[10.0, 20, 30, 20, 30, 40], [40.0, 50, 60, 50, 60, 90.5]]
     box = (10, 20, 60, 90.5)
-    masks = (exact, rounded, other, parts, None)
-    objects = [Object((x, *box[1:]), 0, mask=mask) for x, mask in zip((10, 10, 10, 10, 10), masks, strict=True)]
+    masks = (exact, rounded, other, parts, None, outside)
+    objects = [Object((x, *box[1:]), 0, mask=mask) for x, mask in zip([10] * 6, masks, strict=True)]
     objects = [replace(one, label=k % 2, crowd=True) for k, one in enumerate(objects)]  # equal boxes are kept of crowds
     index = one_picture(tmp_path / "source", objects)
     index = replace(index, crowd=np.zeros(len(index.labels), bool))
     Yolo.write(index, tmp_path / "out", "train")
     rows = (tmp_path / "out" / "labels" / "train" / "p.txt").read_text().splitlines()
-    assert [len(row.split()) for row in rows] == [7, 7, 5, 5, 5]
+    assert [len(row.split()) for row in rows] == [7, 7, 5, 5, 5, 9]
     values = np.array([row.split()[1:7] for row in rows[:2]], float) * ([640, 480] * 3)
     assert np.allclose(values[0], exact[0], atol=1e-6)
     assert np.allclose(
@@ -164,7 +165,7 @@ def test_polygons_are_written_where_their_box_comes_back(tmp_path: Path) -> None
     assert {len(row.split()) for row in rows} == {5}
     Yolo.write(index, tmp_path / "all", "train", polygons=True)
     rows = (tmp_path / "all" / "labels" / "train" / "p.txt").read_text().splitlines()
-    assert [len(row.split()) for row in rows] == [7, 7, 7, 5, 5]
+    assert [len(row.split()) for row in rows] == [7, 7, 7, 5, 5, 9]
 
 
 def test_splits_with_other_classes_are_not_written_side_by_side(tmp_path: Path) -> None:
