@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +146,11 @@ class Shard:
             shard._fault(fault)
         unused: dict[str, list[str]] = {}
         pairs = zip(found, headers.tolist(), strict=True)
-        kept = ((one, header) for one, header in pairs if not hidden(Path(one.name)))
-        for key, group in groupby(kept, key=lambda pair: _parts(pair[0].name)[0]):
+        groups: dict[str, list[tuple[Member, list[int]]]] = {}  # whether or not they lie side by side
+        for member, header in pairs:
+            if not hidden(Path(member.name)):
+                groups.setdefault(_parts(member.name)[0], []).append((member, header))
+        for key, group in groups.items():
             shard._add(store, number, root, key, dict(_kinds(shard, group, unused)))
         for kind, names in unused.items():
             message = f"{len(names)} members of the kind {kind!r} are not read, the first is {names[0]}"
@@ -183,7 +185,7 @@ class Shard:
 
 
 def _kinds(
-    shard: Shard, group: Iterator[tuple[Member, list[int]]], unused: dict[str, list[str]]
+    shard: Shard, group: Sequence[tuple[Member, list[int]]], unused: dict[str, list[str]]
 ) -> Iterator[tuple[str, tuple[Member, list[int]]]]:
     """The members of a sample that are read, by kind; the others are noted."""
     seen: set[str] = set()
