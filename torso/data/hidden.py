@@ -14,15 +14,10 @@ from torso.data.views import Boxes
 Covers = list[Bitmap]
 """Of each layer what lies above it, ``[H, W]``."""
 
-_TOUCH = 1.0  # pixels; tiles that are drawn side by side may overlap by their rounding
 
-
-def hiding(layers: tuple[Layer, ...], frames: Boxes) -> bool:
-    """Whether a layer lies over another one and lets nothing of it through."""
-    low = np.maximum(frames[:, None, :2], frames[None, :, :2])
-    high = np.minimum(frames[:, None, 2:], frames[None, :, 2:])
-    over = np.triu((high - low > _TOUCH).all(-1), 1)  # [below, above]
-    return bool((over & [layer.opacity == 1 for layer in layers]).any())
+def hides(layer: Layer) -> bool:
+    """Whether a layer lets nothing through of what lies below."""
+    return layer.over and layer.opacity == 1
 
 
 def covers(scene: Scene, index: Index) -> Covers:
@@ -31,7 +26,7 @@ def covers(scene: Scene, index: Index) -> Covers:
     above = np.zeros((height, width), np.bool_)
     found = [above]
     for layer in scene.layers[:0:-1]:
-        if layer.opacity == 1:
+        if hides(layer):
             above = above.copy()
             patch = layer_patch(layer, index)
             above[patch.place] |= patch.pixels

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from torso.data.convex import Frame, around, upright
+from torso.data.convex import around, corners, upright
 from torso.data.decode import Pixels
 from torso.data.scene import Layer
 from torso.data.views import Points, View, changed, move_points, scaling, shifting
@@ -24,6 +24,8 @@ _BORDERS = {
 
 Line = tuple[float, float]
 """Scale and shift along one axis."""
+Span = tuple[int, int, int, int]
+"""Whole pixels ``s0..s1`` of the source that fill ``d0..d1`` of the canvas along one axis."""
 
 
 def resized(pixels: Pixels, size: tuple[int, int], into: Pixels | None = None) -> Pixels:
@@ -57,22 +59,23 @@ def laid(pixels: Pixels, layer: Layer, canvas: Pixels) -> Layer:
     if part is not None:
         left, top, right, bottom = around(part)
         frame = (left / x, top / y, right / x, bottom / y)
-    drawn = _place(pixels, (a * x, c), (e * y, f), frame, canvas)
-    if drawn is None:
+    across = _span((a * x, c), (frame[0], frame[2]), width, canvas.shape[1])
+    down = _span((e * y, f), (frame[1], frame[3]), height, canvas.shape[0])
+    if across is None or down is None:
         return layer
-    (a, c), (e, f) = drawn
-    return changed(layer, view=changed(view, matrix=np.array([[a / x, 0.0, c], [0.0, e / y, f], [0.0, 0.0, 1.0]])))
+    _place(pixels, across, down, (a < 0, e < 0), canvas)
+    (a, c), (e, f) = _line(*across, a < 0), _line(*down, e < 0)
+    view = changed(view, matrix=np.array([[a / x, 0.0, c], [0.0, e / y, f], [0.0, 0.0, 1.0]]))
+    if part is not None:
+        part = corners((across[0] * x, down[0] * y, across[1] * x, down[1] * y))
+    return changed(layer, view=view, part=part)
 
 
-def _place(pixels: Pixels, across: Line, down: Line, frame: Frame, canvas: Pixels) -> tuple[Line, Line] | None:
-    """Crop, resize, flip: straight into the canvas. Returns what was done, or None where nothing shows."""
-    x = _span(across, (frame[0], frame[2]), pixels.shape[1], canvas.shape[1])
-    y = _span(down, (frame[1], frame[3]), pixels.shape[0], canvas.shape[0])
-    if x is None or y is None:
-        return None
-    (sx0, sx1, dx0, dx1), (sy0, sy1, dy0, dy1) = x, y
+def _place(pixels: Pixels, across: Span, down: Span, flips: tuple[bool, bool], canvas: Pixels) -> None:
+    """Crop, resize, flip: straight into the canvas."""
+    (sx0, sx1, dx0, dx1), (sy0, sy1, dy0, dy1) = across, down
     piece, place = pixels[sy0:sy1, sx0:sx1], canvas[dy0:dy1, dx0:dx1]
-    size, flips = (dx1 - dx0, dy1 - dy0), (across[0] < 0, down[0] < 0)
+    size = (dx1 - dx0, dy1 - dy0)
     if size == (sx1 - sx0, sy1 - sy0):
         if not any(flips):
             place[:] = piece
@@ -80,11 +83,10 @@ def _place(pixels: Pixels, across: Line, down: Line, frame: Frame, canvas: Pixel
         piece = resized(piece, size, None if any(flips) else place)
     if any(flips):
         cv2.flip(piece, _FLIPS[flips], dst=place)
-    return _line(sx0, sx1, dx0, dx1, flips[0]), _line(sy0, sy1, dy0, dy1, flips[1])
 
 
-def _span(line: Line, part: tuple[float, float], source: int, canvas: int) -> tuple[int, int, int, int] | None:
-    """Whole pixels ``s0..s1`` of a part of the source that fill ``d0..d1`` of the canvas along one axis; or None."""
+def _span(line: Line, part: tuple[float, float], source: int, canvas: int) -> Span | None:
+    """What a part of the source fills of the canvas along one axis; None where that is nothing."""
     scale, shift = line
     one, two = shift + scale * max(part[0], 0.0), shift + scale * min(part[1], source)
     d0, d1 = round(max(min(one, two), 0.0)), round(min(max(one, two), float(canvas)))
@@ -115,8 +117,8 @@ def _warp(pixels: Pixels, view: View, part: Points | None, canvas: Pixels) -> No
         _warped(pixels, matrix, canvas, _BORDERS[view.border], view.fill)
         return
     # Only as much of the canvas as the part can reach is warped.
-    corners = move_points(part, matrix)
-    x0, y0, x1, y1 = around(corners)
+    moved = move_points(part, matrix)
+    x0, y0, x1, y1 = around(moved)
     left, top = max(math.floor(x0), 0), max(math.floor(y0), 0)
     place = canvas[top : max(math.ceil(y1), 0), left : max(math.ceil(x1), 0)]
     if not place.size:
@@ -124,7 +126,7 @@ def _warp(pixels: Pixels, view: View, part: Points | None, canvas: Pixels) -> No
     drawn = np.empty(place.shape, np.uint8)
     _warped(pixels, shifting(-left, -top) @ matrix, drawn, cv2.BORDER_REPLICATE, 0)
     mask = np.zeros(place.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, np.rint((corners - (left + 0.5, top + 0.5)) * 16).astype(np.int32), 1, shift=4)
+    cv2.fillConvexPoly(mask, np.rint((moved - (left + 0.5, top + 0.5)) * 16).astype(np.int32), 1, shift=4)
     cv2.copyTo(drawn, mask, dst=place)
 
 

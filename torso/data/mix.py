@@ -120,6 +120,7 @@ def blended(scene: Scene, other: Scene, share: float) -> Scene:
 def overlaid(scene: Scene, other: Scene, frame: Frame, *, classes: bool) -> Scene:
     """A scene with a rectangle of another one over it; classes are shared by what can be seen of both."""
     lower, upper = scene.alone(), other.placed(np.eye(3), frame, scene.size)
+    upper = changed(upper, layers=tuple(changed(layer, over=True) for layer in upper.layers))
     if classes:
         x0, y0, x1, y1 = frame
         shown = sum((c - a) * (d - b) for a, b, c, d in (layer.frame for layer in upper.layers))

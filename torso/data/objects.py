@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torso.data import points
 from torso.data.bitmaps import object_patch
 from torso.data.convex import inside
-from torso.data.hidden import Covers, covers, hiding, left
+from torso.data.hidden import Covers, covers, hides, left
 from torso.data.index import Index
 from torso.data.masks import box_of
 from torso.data.scene import Scene, objects_of
@@ -53,7 +53,7 @@ def shown(scene: Scene, index: Index, mask_stride: int = 0) -> Objects:
     low, high = frames[owner, :2], frames[owner, 2:]
     boxes = np.concatenate([np.clip(moved[:, :2], low, high), np.clip(moved[:, 2:], low, high)], 1)
     enough = _area(boxes) / np.maximum(_area(moved), 1e-9)
-    above = covers(scene, index) if len(layers) > 1 and hiding(layers, frames) else None
+    above = covers(scene, index) if any(map(hides, layers)) else None
     if above is not None:
         boxes, share = left(scene, index, rows, owner, boxes, above)
         enough = enough * share

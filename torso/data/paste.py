@@ -66,7 +66,7 @@ class CopyPaste:
             chosen = rows[drawn & ~index.crowd[rows]]
             if len(chosen):
                 stencil = chosen - index.offsets[layer.row]
-                layers.append(restricted(changed(layer, stencil=stencil), _around(index.boxes[chosen])))
+                layers.append(restricted(changed(layer, stencil=stencil, over=True), _around(index.boxes[chosen])))
         return changed(scene, layers=(*scene.layers, *layers)) if layers else scene
 
     def _matrix(self, size: tuple[int, int], onto: tuple[int, int], generator: Generator) -> Matrix:
@@ -156,7 +156,7 @@ class SmallObjectCopyPaste:
             if not _meets(place, taken):
                 matrix = shifting(x - x0, y - y0) @ turn @ layer.view.matrix
                 number = np.array([row - index.offsets[layer.row]])
-                copied = changed(layer, view=changed(layer.view, matrix=matrix), stencil=number)
+                copied = changed(layer, view=changed(layer.view, matrix=matrix), stencil=number, over=True)
                 return restricted(copied, _around(index.boxes[[row]])), place
         return None
 

@@ -31,6 +31,7 @@ class Layer:
     stencil: NDArray[np.int64] | None = None  # only these of its objects show, cut out along their masks
     opacity: float = 1.0  # how much it covers of what lies below
     weight: float = 1.0  # how much its labels count
+    over: bool = False  # whether it lies over earlier layers, and hides of them what it covers
 
     @property
     def outline(self) -> Points:
