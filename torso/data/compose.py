@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Generator
 
-from torso.config import Role, TorsoError
+from torso.config import Role
 from torso.data.draws import uniform
 from torso.data.scene import Edit
 from torso.data.views import View
@@ -49,7 +49,7 @@ class RandomApply:
         p: probability.
 
     Raises:
-        TorsoError: one of them mixes pictures (it has a probability of its own).
+        ValueError: one of them mixes pictures (it has a probability of its own).
 
     Source: torchvision v2.RandomApply.
     """
@@ -81,7 +81,7 @@ class OneOf:
         weights: how often each, relative to the others; empty is all alike.
 
     Raises:
-        TorsoError: one of them mixes pictures (it has a probability of its own).
+        ValueError: one of them mixes pictures (it has a probability of its own).
 
     Source: torchvision v2.RandomChoice.
     """
@@ -115,7 +115,7 @@ def _edits(transforms: Sequence[Edit]) -> Sequence[Edit]:
     """The transforms, where all of them edit views."""
     for transform in transforms:
         if not hasattr(transform, "fits") or getattr(transform, "mixes", False):
-            raise TorsoError(f"{type(transform).__name__} cannot stand inside of random_apply or one_of")
+            raise ValueError(f"{type(transform).__name__} cannot stand inside of random_apply or one_of")
     return transforms
 
 

@@ -195,7 +195,7 @@ class IoUCrop:
 
     The overlap wanted is drawn from ``overlaps`` (1 means the whole picture), the part is drawn until an object with
     its centre in it overlaps that far; after ``trials`` another overlap is drawn. Without objects the whole picture is
-    taken. Put it before transforms that shrink or turn: they would show again what it has cut off.
+    taken. Put it after transforms that shrink or turn: after it they would show again what it has cut off.
 
     Args:
         scale: range of width and height of the part, as fractions of the picture's.

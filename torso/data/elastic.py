@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from torso.config import TorsoError
 from torso.data.draws import uniform
 from torso.data.filters import Canvas
 from torso.data.views import Points, View
@@ -104,7 +103,7 @@ class Elastic:
         p: probability.
 
     Raises:
-        TorsoError: a field so strong and so rough that it would fold the picture over itself.
+        ValueError: a field so strong and so rough that it would fold the picture over itself.
 
     Source: Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis, 2003
     (torchvision v2.ElasticTransform).
@@ -114,7 +113,7 @@ class Elastic:
 
     def __init__(self, alpha: float = 50.0, sigma: float = 5.0, p: float = 1.0) -> None:
         if sigma <= 0 or abs(alpha) > 3 * sigma**2:
-            raise TorsoError(f"elastic: alpha up to 3 * sigma^2 = {3 * sigma**2:g} distorts, {alpha:g} would fold")
+            raise ValueError(f"alpha up to 3 * sigma^2 = {3 * sigma**2:g} distorts, {alpha:g} would fold")
         self.alpha = alpha
         self.sigma = sigma
         self.p = p

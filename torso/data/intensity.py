@@ -11,8 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from torso.config import TorsoError
-
 
 class ToTensor(nn.Module):
     """Scales whole numbers to 0..1 and leaves floating-point pictures alone.
@@ -44,7 +42,7 @@ class NormalizeRobust(nn.Module):
     Shape: ``[B, C, H, W]`` of any type -> float32 (or the given floating type). A picture of a single value gives 0.
 
     Raises:
-        TorsoError: percentiles out of order.
+        ValueError: percentiles out of order.
 
     Source: nnU-Net, 2018, arXiv:1809.10486 (clipping at percentiles, z-scores of each picture).
     """
@@ -58,7 +56,7 @@ class NormalizeRobust(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= low < high <= 100:
-            raise TorsoError(f"normalize_robust: expected 0 <= low < high <= 100, got {low:g} and {high:g}")
+            raise ValueError(f"expected 0 <= low < high <= 100, got {low:g} and {high:g}")
         self.by = by
         self.low = low
         self.high = high

@@ -30,7 +30,7 @@ class OnDevice(nn.Module):
         seed: of the run.
 
     Raises:
-        TorsoError: torchvision has no such transform, does not take such arguments, or changes the canvas's size.
+        ValueError: torchvision has no such transform, or it does not take such arguments.
 
     Source: torchvision v2 with tv_tensors.
     """
@@ -42,7 +42,11 @@ class OnDevice(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch, epoch: int = 0) -> Batch:
-        """The batch after all steps; a pure function of (seed, epoch, row)."""
+        """The batch after all steps; a pure function of (seed, epoch, row).
+
+        Raises:
+            TorsoError: a step changes the size.
+        """
         images, found = [], []
         for i, row in enumerate(batch.index.tolist()):
             with _own_stream(generator_of(self.seed, epoch, row).initial_seed(), batch.images.device):
@@ -93,11 +97,11 @@ def _made(name: str, arguments: Arguments) -> nn.Module:
         key: value for key, value in vars(v2).items() if isinstance(value, type) and issubclass(value, v2.Transform)
     }
     if name not in known:
-        raise TorsoError(f"on_device: torchvision.transforms.v2 has no transform {name!r}")
+        raise ValueError(f"torchvision.transforms.v2 has no transform {name!r}")
     try:
         return known[name](**arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
-        raise TorsoError(f"on_device: {name}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 _FOLLOW = ("boxes", "masks", "keypoints", "segments")

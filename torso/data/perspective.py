@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 from torch import Generator
 
-from torso.config import TorsoError
 from torso.data.draws import uniform
 from torso.data.motions import filled
 from torso.data.views import Matrix, Points, View
@@ -22,7 +21,7 @@ class Perspective:
         fill: grey where the picture does not reach, 0..255; None leaves it.
 
     Raises:
-        TorsoError: a distortion of 1 or more, by which corners could meet.
+        ValueError: a distortion of 1 or more, by which corners could meet.
 
     Source: torchvision v2.RandomPerspective.
     """
@@ -31,7 +30,7 @@ class Perspective:
 
     def __init__(self, distortion: float = 0.5, p: float = 0.5, fill: int | None = None) -> None:
         if not 0 <= distortion < 1:
-            raise TorsoError(f"perspective: distortion is in 0..1 (1 excluded), got {distortion}")
+            raise ValueError(f"distortion is in 0..1 (1 excluded), got {distortion}")
         self.distortion = distortion
         self.p = p
         self.fill = fill

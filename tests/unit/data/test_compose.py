@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torchvision.transforms import v2
 
 from tests.unit.data.augmented import sampled, seeded
 from tests.unit.data.pictures import noise, small_index
-from torso.config import TorsoError
+from torso.config import RecipeError, TorsoError
 from torso.data.compose import Joint, OneOf, RandomApply
 from torso.data.crops import IoUCrop, RandomCrop
 from torso.data.draws import generator_of
@@ -23,6 +25,7 @@ from torso.data.pixelwise import Invert, Posterize
 from torso.data.presets import preset
 from torso.data.scene import mixes
 from torso.data.views import View
+from torso.recipes.recipe import Recipe
 from torso.structures import Batch, Targets
 
 VIEW = View.of((60, 44), (60, 44))
@@ -69,13 +72,13 @@ def test_one_of_several() -> None:
     assert np.abs(np.array(counts) - (100, 200, 100)).max() < 35
     assert OneOf([Resize(), Letterbox()]).fits
     assert not OneOf([Resize(), Invert()]).fits
-    with pytest.raises(TorsoError, match="Mosaic"):
+    with pytest.raises(ValueError, match="Mosaic"):
         OneOf([Mosaic()])
 
 
 @pytest.mark.part("transform/preset")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_preset_trains(name: str, tmp_path: object) -> None:
+def test_every_preset_trains(name: str, tmp_path: Path) -> None:
     index = small_index(tmp_path, 8, (48, 40))
     loader = Loader(index, [preset(name)], size=(64, 64), batch=4, seed=3, workers=0)
     batches = list(loader.epoch(0))
@@ -100,6 +103,36 @@ def test_presets_hold_what_their_names_say() -> None:
     assert "RandAugment" in names["rand_augment"]
     assert [name for name in NAMES if any(map(mixes, preset(name).transforms))] == ["yolo_mosaic"]
     assert any(isinstance(part, RandomCrop) for part in preset("cifar").transforms)
+
+
+RECIPE = """
+base: retinanet_lite
+data:
+  path: nowhere
+  transforms:
+    - {name: preset, of: ssd}
+    - {name: random_erasing, p: 1, fill: [0, 0, 0], where: both}
+    - {name: one_of, transforms: [{name: blur, p: 1}, {name: noise, kind: poisson, p: 1}], weights: [1, 3]}
+    - {name: random_apply, p: 0.2, transforms: [grayscale, {name: elastic, sigma: 6}]}
+    - {name: rotation, degrees: [-5, 5]}
+    - {name: hide_and_seek, sizes: [0, 16]}
+"""
+
+
+@pytest.mark.part("transform/preset", "transform/random_apply", "transform/one_of")
+def test_a_recipe_says_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE)
+    one, two, three, *_ = Recipe.load(str(path)).data.build()["transforms"]
+    assert type(one.transforms[0]).__name__ == "Photometric"
+    assert two.fill == (0, 0, 0)
+    assert three.parts[1].kind == "poisson"
+    path.write_text(RECIPE.replace("of: ssd", "of: sdd"))
+    with pytest.raises(RecipeError, match=r"mine.yaml:6.*did you mean 'ssd'"):
+        Recipe.load(str(path))
+    path.write_text(RECIPE.replace("sigma: 6", "sigma: 1"))
+    with pytest.raises(RecipeError, match=r"mine.yaml:9.*fold"):
+        Recipe.load(str(path)).data.build()
 
 
 def batch_of(count: int = 3) -> Batch:
@@ -164,9 +197,9 @@ def test_objects_that_leave_become_padding() -> None:
     gone = ~moved.targets.valid[:, 0]
     assert 0 < gone.sum() < 12
     assert not moved.targets.boxes[gone].any()
-    with pytest.raises(TorsoError, match="no transform 'Resise'"):
+    with pytest.raises(ValueError, match="no transform 'Resise'"):
         OnDevice({"Resise": {}})
-    with pytest.raises(TorsoError, match="RandomRotation"):
+    with pytest.raises(ValueError, match="RandomRotation"):
         OnDevice({"RandomRotation": {"angle": 3.0}})
     with pytest.raises(TorsoError, match="size"):
         OnDevice({"Resize": {"size": [10, 10]}})(batch_of())
