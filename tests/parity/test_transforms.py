@@ -83,7 +83,7 @@ def test_shear(x: float, y: float) -> None:
 def test_keypoints_and_masks() -> None:
     pixels = PICTURES["smooth"]
     points = np.random.default_rng(1).uniform(2, 42, (30, 2))
-    theirs = tv_tensors.KeyPoints(torch.from_numpy(points).float(), canvas_size=(44, 60), clamping_mode=None)
+    theirs = tv_tensors.KeyPoints(torch.from_numpy(points).float(), canvas_size=(44, 60))
     mask = tv_tensors.Mask(torch.from_numpy((pixels[..., 2] > 140).astype(np.uint8)))
     starts, ends = [[0, 0], [60, 0], [60, 44], [0, 44]], [[5, 3], [55, 0], [58, 41], [2, 44]]
     matrix = perspective(np.array(starts, float), np.array(ends, float))
