@@ -56,9 +56,12 @@ class Tars:
         """Some bytes of a file."""
         handle = self._handle(number)
         try:
+            found = os.fstat(handle.descriptor)
             data = os.pread(handle.descriptor, size, offset)
         except OSError as error:
             raise DecodeError(str(self.files[number]), f"cannot be read ({error.strerror})") from error
+        if (found.st_size, found.st_mtime_ns) != self.stamps[number][:2]:
+            raise DecodeError(str(self.files[number]), "changed since its members were listed; start again")
         if len(data) < size:
             raise DecodeError(str(self.files[number]), f"ends before the {size} bytes at {offset}")
         return data
@@ -71,8 +74,6 @@ class Tars:
                 handle = _Handle(path)
             except OSError as error:
                 raise DecodeError(str(path), f"cannot be read ({error.strerror})") from error
-            if stamp(path) != self.stamps[number]:
-                raise DecodeError(str(path), "changed since its members were listed; start again")
             self._open[number] = handle
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
