@@ -30,8 +30,8 @@ def plain(values: Sequence[Any]) -> bool:
         return False
     if points.dtype.kind not in "if" or points.ndim != 1 or (lengths % 2).any() or lengths.min() < 6:
         return False
-    reach = float(points.max()) - float(points.min())  # nan where one is nan
-    return bool(reach * lengths.max() < MAX_OUTLINE and np.abs(points).max() < MAX_OUTLINE)
+    low, high = float(points.min()), float(points.max())  # nan where one is nan
+    return (high - low) * int(lengths.max()) < MAX_OUTLINE and max(-low, high) < MAX_OUTLINE
 
 
 def mask_of(value: Any) -> tuple[Mask, str]:
@@ -63,7 +63,8 @@ def _wrong(polygon: list[Any]) -> str:
     if not all(isinstance(number, int | float) for number in polygon):
         return f"expected a polygon of numbers, came {ascii(polygon)[:60]}"
     try:
-        return problem([polygon], _SIZE)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return problem([polygon], _SIZE)
     except OverflowError:
         return "expected finite coordinates"
 
