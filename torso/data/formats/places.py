@@ -24,14 +24,25 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 def hidden(path: Path) -> bool:
     """Litter of operating systems and editors: .DS_Store, ._name, .ipynb_checkpoints, Thumbs.db, __MACOSX."""
-    return path.name.startswith((".", "__")) or path.name.lower() in ("thumbs.db", "desktop.ini")
+    return _hidden(path.name)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__")) or name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def images_under(folder: Path, *, deep: bool = False) -> list[Path]:
     """Files that look like pictures by their suffix, sorted, without hidden ones."""
-    entries = folder.rglob("*") if deep else folder.iterdir()
-    found = (path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
-    return sorted(path for path in found if not any(map(hidden, (path, *_between(path, folder)))))
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if deep and not _hidden(name)]
+        found += [Path(place, name) for name in files if not _hidden(name) and _suffix(name) in IMAGE_SUFFIXES]
+    return sorted(found)
+
+
+def _suffix(name: str) -> str:
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
 
 
 def exists(path: Path) -> bool:
@@ -55,10 +66,6 @@ def inside(path: Path, home: Path) -> bool:
         return path.resolve().is_relative_to(home.resolve())
     except (OSError, ValueError, RuntimeError):  # such names, and links in a circle
         return False
-
-
-def _between(path: Path, folder: Path) -> list[Path]:
-    return [parent for parent in path.parents if parent != folder and parent.is_relative_to(folder)]
 
 
 def no_split(path: Path, split: str, splits: Sequence[str]) -> DataError:

@@ -241,7 +241,7 @@ def _renamed(
     for row in rows:
         name = names[row.label]
         if name in label_of:
-            kept.append(replace(row, label=label_of[name]))
+            kept.append(row if label_of[name] == row.label else replace(row, label=label_of[name]))
         else:
             builder.report("unknown class", file, f"class {name!r} is not one of {', '.join(label_of)}", row.line)
     return kept
