@@ -42,6 +42,15 @@ def verbs(verb: Callable[..., Any], among: Any) -> None:
     add("--no-pixels", action="store_true", help="decode none")
     add("--seed", type=int, default=0, help="of the sample and of the anchors")
     add("--plot", metavar="FILE.png", help="draw classes, box sizes and where boxes lie")
+    add = verb("data show", _show, "Draw pictures with their labels, and what augmentation makes of them.", among)
+    _source(add)
+    add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe: data.transforms='[mosaic]' ...")
+    add("--recipe", help="also draw four augmented versions of each picture, as this recipe trains on them")
+    add("--out", default="data.png", metavar="FILE", help="the sheet (%(default)s)")
+    add("--split", help="which (the first)")
+    add("--count", type=int, default=12, help="pictures (%(default)s)")
+    add("--side", type=int, default=320, help="of a picture on the sheet, in pixels (%(default)s)")
+    add("--seed", type=int, default=0, help="which pictures, and which augmentation")
 
 
 def _source(add: Callable[..., Any]) -> None:
@@ -202,3 +211,12 @@ def _normalized(pixels: Mapping[str, Any]) -> Iterator[str]:
         yield f"skipped  {one['path']}: {one['reason']}"
     if len(pixels["skipped"]) > 5:
         yield f"         and {len(pixels['skipped']) - 5} more"
+
+
+def _show(asked: Asked) -> None:
+    from torso.recipes.look import look
+
+    said = {"split": asked.split, "format": asked.format, "recipe": asked.recipe, "overrides": asked.overrides}
+    result = look(asked.folder, asked.out, **said, count=asked.count, side=asked.side, seed=asked.seed)
+    lines = [f"skipped  {path}: {reason}" for path, reason in result["skipped"]]
+    tell(asked, result, [*lines, f"{len(result['pictures'])} pictures of {result['split']}: {result['file']}"])
