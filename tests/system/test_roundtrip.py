@@ -186,7 +186,7 @@ def state(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def whats(report: Report) -> set[str]:
+def kinds_of(report: Report) -> set[str]:
     return {loss.what for loss in report.losses}
 
 
@@ -205,7 +205,7 @@ def test_the_three_forms_of_the_blood_cells_are_one(shared_data: Path, tmp_path:
             folder = tmp_path / f"{name}-{to}"
             report = convert(source, folder, to, format=name, splits=["val"], link=True)
             assert report.max_difference < 1e-9
-            assert not {"boxes", "objects", "classes", "pictures", "not difficult"} & whats(report)
+            assert not {"boxes", "objects", "classes", "pictures", "not difficult"} & kinds_of(report)
             forms[f"{name} as {to}"] = open_index(folder, "val", format=to)
     few = said(forms["yolo"])
     for name, index in forms.items():
@@ -223,7 +223,7 @@ def test_the_three_forms_of_the_blood_cells_are_one(shared_data: Path, tmp_path:
 @pytest.mark.part("format/convert")
 def test_nuclei_come_back_from_voc_pixel_by_pixel(shared_data: Path, tmp_path: Path) -> None:
     there = convert(shared_data / "dsb2018", tmp_path / "voc", "voc", splits=["val"], link=True)
-    assert not {"masks", "pixels of masks", "boxes"} & whats(there)
+    assert not {"masks", "pixels of masks", "boxes"} & kinds_of(there)
     assert there.notes == ["masks are read with the split Segmentation/val"]
     convert(tmp_path / "voc", tmp_path / "coco", "coco", splits=["Segmentation/val"], link=True)
     before, after = open_index(shared_data / "dsb2018", "val"), open_index(tmp_path / "coco", "val")
