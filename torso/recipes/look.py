@@ -16,6 +16,7 @@ from torso.recipes.recipe import Recipe
 from torso.recipes.sources import read, training_loader
 
 TIMES = 4  # versions of a picture beside the original
+PARTNERS = 16  # pictures that a mosaic has to choose from
 
 
 def look(
@@ -65,7 +66,8 @@ def look(
     if recipe:
         # All rows stay, those on the sheet first: a mosaic needs others.
         index = index.select([*rows, *(row for row in chosen.tolist() if row not in rows)])
-        cells, columns = _versions({**data, "workers": 0, "batch": len(rows)}, index, originals, side, seed), TIMES + 1
+        batch = max(len(rows), PARTNERS)
+        cells, columns = _versions({**data, "workers": 0, "batch": batch}, index, originals, side, seed), TIMES + 1
     file = Path(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     sheet = grid(cells, columns)

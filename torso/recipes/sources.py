@@ -89,6 +89,7 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int =
         cache_bytes=data["cache"] << 20,
         mix_until=max(epochs - data["close_mosaic"], 0) if data["close_mosaic"] else None,
         multiscale=data["multiscale"],
+        masks=data["masks"],
     )
 
 
