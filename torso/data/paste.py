@@ -182,5 +182,6 @@ def _enlarged(moved: Boxes, boxes: Boxes) -> NDArray[np.float64]:
 
 
 def _meets(box: Boxes, others: Boxes) -> bool:
-    """Whether a box ``[1, 4]`` shares any area with others ``[n, 4]``."""
-    return bool(((np.minimum(box[:, 2:], others[:, 2:]) - np.maximum(box[:, :2], others[:, :2])) > 0).all(1).any())
+    """Whether a box ``[1, 4]`` comes nearer than a pixel to others ``[n, 4]``: drawing rounds to whole pixels."""
+    shared = np.minimum(box[:, 2:], others[:, 2:]) - np.maximum(box[:, :2], others[:, :2])
+    return bool((shared > -1).all(1).any())
