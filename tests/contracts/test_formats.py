@@ -25,7 +25,7 @@ def test_formats(name: str, split: str, tmp_path: Path) -> None:
     testing.check_dataset(open_index(digits.make(tmp_path / name, format=name, count=10, size=96), split))
 
 
-@pytest.mark.parametrize("name", sorted(set(FORMATS) - set(WRITTEN)))
+@pytest.mark.parametrize("name", ["cifar", "mnist", "imagenet", "folder"])
 def test_what_cannot_hold_boxes_says_what_can(name: str, digits: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"voc|coco|folder|csv"):
         FORMATS[name].write(open_index(digits), tmp_path / "out", "train")
