@@ -142,8 +142,10 @@ class Pictures:
         rows = np.full(len(first), -1)
         rows[kept] = np.arange(len(kept))
         ids = [self.ids[at] for at in first]
-        inside = f"{self.builder.root.as_posix()}/"
-        shown = [(paths[at] or "").removeprefix(inside) for at in kept.tolist()]
+        home = self.builder.root.as_posix()
+        inside = "" if home == "." else f"{home}/"
+        found = (paths[at] or "" for at in kept.tolist())
+        shown = [path[len(inside) :] if path.startswith(inside) else os.path.abspath(path) for path in found]  # noqa: PTH100
         good = [ids[at] for at in kept.tolist()]
         self.builder.pictures(shown, sizes[kept], good, [captions.get(image, []) for image in good] if captions else ())
         return Listed(ids, rows, sizes[kept])
