@@ -18,7 +18,7 @@ MENDED = ["truncated", "not_numbers", "degenerate", "outside", "twice", "no_pict
 
 
 @pytest.mark.part("format/doctor")
-@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo", "csv"])
 def test_a_copy_has_nothing_left_to_repair(form: str, tmp_path: Path) -> None:
     path, _ = faultset(tmp_path, form, MENDED)
     before = digests(path)
@@ -35,7 +35,7 @@ def test_a_copy_has_nothing_left_to_repair(form: str, tmp_path: Path) -> None:
     assert result["splits"]["val"]["pictures"] == [10, 10]
 
 
-@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo", "csv"])
 def test_what_was_right_is_the_same_in_the_copy(form: str, tmp_path: Path) -> None:
     path, _ = faultset(tmp_path, form, ["truncated", "degenerate", "outside"])
     repair(examine(path), tmp_path / "copy")
@@ -54,6 +54,17 @@ def test_class_folders_lose_what_cannot_be_decoded(tmp_path: Path) -> None:
     result = repair(examine(path), tmp_path / "copy")
     assert result["splits"]["train"]["pictures"] == [30, 23]
     assert examine(tmp_path / "copy").findings == ()
+
+
+def test_masks_are_copied_with_their_pictures(tmp_path: Path) -> None:
+    path, _ = faultset(tmp_path, "mask_folder", ["truncated", "mask_sizes"])
+    result = repair(examine(path), tmp_path / "copy")
+    assert result["splits"]["train"]["pictures"] == [29, 28]  # the mask that does not fit was left out when read
+    assert examine(tmp_path / "copy").findings == ()
+    old, new = open_index(path), open_index(tmp_path / "copy")
+    rows = {Path(name).name: row for row, name in enumerate(old.paths)}
+    for row, name in enumerate(new.paths):
+        assert (new.segment(row) == old.segment(rows[Path(name).name])).all()
 
 
 GUESSES = [(name, form) for name, one in FAULTS.items() for form in one.forms if one.fatal]

@@ -109,6 +109,13 @@ def test_the_banded_search_finds_what_comparing_all_pairs_finds(seed: int, near_
     assert found.tolist() == expected
 
 
+def test_a_wrong_bit_in_every_band_but_one_is_no_way_to_hide() -> None:
+    for free in range(9):
+        wrong = sum(1 << (7 * band + band % 7) for band in range(9) if band != free)
+        found, _ = duplicates._candidates(np.array([5, 5 ^ wrong], np.uint64))
+        assert found.tolist() == [[0, 1]], free
+
+
 def test_bits_are_counted_without_numpy_2_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).integers(0, 1 << 63, (5, 7), dtype=np.uint64)
     counted = duplicates._bits(values)

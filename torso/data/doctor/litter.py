@@ -52,7 +52,7 @@ def _equal(home: Path, format: str, files: set[Path]) -> Iterator[Finding]:  # n
         for other in others:
             text = f"has the name of {_shown(first, home)}"
             yield found("equal names", _shown(other, home), text, picture=str(other), twin=str(first))
-    for first, *others in by_stem.values() if format in ("voc", "yolo") else ():
+    for first, *others in by_stem.values() if format == "voc" else ():
         for other in others:
             text = f"shares its label file with {first.name}"
             yield found("shared label file", _shown(other, home), text, picture=str(other), twin=str(first))

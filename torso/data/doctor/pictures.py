@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torso.data.decode import DecodeError, Pixels, decode
 from torso.data.doctor.duplicates import THUMB, Codes, Grey, Traits, traits
 from torso.data.doctor.findings import Finding, found, kind_of_reason
-from torso.data.headers import jpeg_header, opened, orientation_of, probe, read
+from torso.data.headers import jpeg_header, opened, orientation_of, read
 from torso.data.index import Index
 from torso.data.stores import Picture
 
@@ -162,7 +162,6 @@ def _seen(source: Picture, name: str, area: int) -> Seen:
         pixels = decode(source)
         return Seen("", tuple(_shape(pixels)), b"", _digest(pixels), traits(pixels))
     data = read(source)[1] if isinstance(source, Path) else source
-    probe(data)  # refuses a bomb before its pixels are asked for
     scale = 4 if area > _SHRINK_FROM and jpeg_header(data) is not None else 1
     pixels = decode(data, scale)
     facts = (*_shape(pixels, area), *_container(data, name, pixels))
