@@ -46,7 +46,7 @@ def numbers(chunk: bytes) -> tuple[Slots, NDArray[np.float64]] | None:
     if rest or len(pieces) != columns + 1 or bare != (unit * rows)[: len(bare)]:
         return None
     pairs = {left[-1:] + right[:1] for left, right in pairwise(pieces)}
-    if _has_gaps(chunk, pairs, unit):
+    if _has_gaps(chunk, pairs, first + between):
         return None
     try:
         values = np.fromstring(chunk.translate(_BLANKED), np.float64, sep=" ")
@@ -71,12 +71,12 @@ def _slots(text: bytes) -> Slots:
     return slots if at else {}
 
 
-def _has_gaps(chunk: bytes, pairs: set[bytes], unit: bytes) -> bool:
+def _has_gaps(chunk: bytes, pairs: set[bytes], row: bytes) -> bool:
     """Whether somewhere what stands before a number is followed by what stands behind one."""
     before, behind = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
     kinds = bytes(1 if byte in before else 2 if byte in behind else 0 for byte in range(256))
-    others = bytes(set(unit) - before - behind)
+    others = bytes(set(row) - before - behind - set(_NUMBER))
     # One search is enough where no character is both, and the shortened row has no such pair already.
-    if not before & behind and b"\1\2" not in (unit + unit).translate(kinds, others):
+    if not before & behind and b"\1\2" not in (row + row).translate(kinds, others):
         return b"\1\2" in chunk.translate(kinds, others)
     return any(pair in chunk for pair in pairs)
