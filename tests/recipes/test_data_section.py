@@ -102,3 +102,17 @@ def test_options_reach_the_format_and_unknown_ones_are_told(digits: Path) -> Non
     assert not (open_split(data, "train").boxes == first).all()
     with pytest.raises(DataError, match=r"data\.options\.ofset: the format voc has no such option; did you mean"):
         open_split(section(digits, "data.options={ofset: 0}"), "train")
+
+
+def test_data_for_another_task_is_told(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from torso.recipes.run import train
+
+    for split_name in ("train", "val"):
+        (tmp_path / split_name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (40, 30)).save(tmp_path / split_name / f"{number}.png")
+    with pytest.raises(DataError, match="has no labels, but this model needs boxes: look with torso data check"):
+        train("demo", [f"data.path={tmp_path}", "data.size=64"], runs=tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()

@@ -90,14 +90,24 @@ def check_task(task: str, index: Index) -> None:
     """A detector needs boxes, a classifier a class for each picture.
 
     Raises:
-        DataError: the data is for the other task.
+        DataError: the data is for another task.
     """
-    if index.task != task:
-        need = {"detect": "boxes", "classify": "a class for each picture"}
-        raise DataError(
-            f"{index.root} has {need[index.task]}, but this model needs {need[task]}: "
-            f"take a recipe whose model is a {'classifier' if index.task == 'classify' else 'detector'}"
-        )
+    if index.task == task:
+        return
+    has = {
+        "detect": "boxes",
+        "classify": "a class for each picture",
+        "segment": "a map of classes for each picture",
+        "unlabeled": "no labels",
+    }
+    advice = {
+        "detect": "take a recipe whose model is a detector",
+        "classify": "take a recipe whose model is a classifier",
+        "segment": "name another data.format if the folder holds boxes too",
+        "unlabeled": "look with torso data check what the folder is, or name data.format",
+    }
+    raise DataError(f"{index.root} has {has[index.task]}, but this model needs {has[task]}: {advice[index.task]}")
+
 
 
 def write_report(
