@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from torso.config import ModelError, RecipeError
+from torso.config import DataError, ModelError, RecipeError
 from torso.data import Index
 from torso.recipes.answer import predict
 from torso.recipes.artifact import Artifact, describe, load, read_config, weights, without_weights
@@ -107,6 +107,11 @@ class _Work:
             torch.set_num_threads(self.settings["threads"])
         self.device = _device(self.settings["device"])
         self.train_index: Index = open_split(self.data, self.data["train"])
+        if self.train_index.task == "unlabeled":
+            raise DataError(
+                f"{self.train_index.root} has no labels to learn from: look with torso data check what the folder is, "
+                "or name data.format"
+            )
         classes = self.train_index.classes
         self.val_index: Index = open_split(self.data, self.data["val"], classes)
         seed_everything(self.settings["seed"])
