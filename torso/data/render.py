@@ -138,6 +138,8 @@ def _over(pixels: Pixels, layer: Layer, canvas: Pixels, patch_of: Patches | None
     # What is drawn may be rounded to the next pixel.
     left, top = max(math.floor(x0) - 1, 0), max(math.floor(y0) - 1, 0)
     place = canvas[top : math.ceil(y1) + 1, left : math.ceil(x1) + 1]
+    if not place.size:
+        return layer
     own = place.copy()
     layer = _shifted(laid(pixels, _shifted(layer, -left, -top), own), left, top)
     if layer.opacity < 1:
