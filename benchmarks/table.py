@@ -22,6 +22,7 @@ def measured() -> list[str]:
     """The last cells of the table's rows, in their order."""
     startup, loss, nms = result("startup"), result("detection_loss"), result("nms")
     step, loader = result("train_step")["ratios"], result("loader")
+    coco = result("read_coco")["cases"]
     boxes, growth = loss["boxes"].values(), loss["growth_from_10_to_300_boxes"]
     return [
         joined([startup["ratio_to_import_torch"]["import torso and torch"]]),
@@ -36,6 +37,9 @@ def measured() -> list[str]:
         joined([step["torso bf16 / torso fp32"]]),
         joined([loader["ratios"]["torso / torchvision v2 (time)"]]),
         joined([loader["ratios"]["torso / decode alone (time)"]]),
+        joined([coco["boxes"]["ratio time"]]),
+        joined([coco["boxes"]["ratio memory"]]),
+        joined([coco["polygons"]["ratio time"], coco["polygons"]["ratio memory"]]),
     ]
 
 
