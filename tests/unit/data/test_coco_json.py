@@ -170,3 +170,14 @@ def test_rows_taken_as_numbers_and_as_objects_are_the_same(
     assert plain.area.tolist() == [row["area"] for row in rows]
     assert plain.boxes[:, :2].tolist() == corners
     assert plain.crowd.tolist() == [row["iscrowd"] == 1 for row in rows]
+
+
+def test_ids_that_numbers_cannot_hold_are_read_as_they_are(tmp_path: Path) -> None:
+    large = 2**53 + 1  # the first whole number that floating point rounds
+    rows = [row(id=n, bbox=[n, n, 5, 5], image_id=image) for n, image in enumerate((large, 5.5, large, 5.0, 5))]
+    said = content(images=[{"id": large, "file_name": "a.png"}, {"id": 5, "file_name": "./a.png"}], annotations=rows)
+    index = open_index(written(tmp_path, said))
+    assert (index.image_ids, index.offsets.tolist()) == ([large, 5], [0, 2, 4])
+    assert index.boxes[:, 0].tolist() == [0, 2, 3, 4]
+    (problem,) = index.problems
+    assert problem.message == "annotations[1]: expected an object with an image_id"
