@@ -172,8 +172,8 @@ def test_rows_taken_as_numbers_and_as_objects_are_the_same(
     assert plain.crowd.tolist() == [row["iscrowd"] == 1 for row in rows]
 
 
-def test_ids_that_numbers_cannot_hold_are_read_as_they_are(tmp_path: Path) -> None:
-    large = 2**53 + 1  # the first whole number that floating point rounds
+@pytest.mark.parametrize("large", [6, 2**53 + 1])  # the first whole number that floating point rounds
+def test_ids_that_numbers_cannot_hold_are_read_as_they_are(tmp_path: Path, large: int) -> None:
     rows = [row(id=n, bbox=[n, n, 5, 5], image_id=image) for n, image in enumerate((large, 5.5, large, 5.0, 5))]
     said = content(images=[{"id": large, "file_name": "a.png"}, {"id": 5, "file_name": "./a.png"}], annotations=rows)
     index = open_index(written(tmp_path, said))
