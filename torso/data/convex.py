@@ -23,6 +23,13 @@ def around(points: Points) -> Frame:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def along(frame: Frame, across: tuple[float, float], down: tuple[float, float]) -> Frame:
+    """A rectangle after a scale and a shift along each axis."""
+    x0, x1 = across[0] * frame[0] + across[1], across[0] * frame[2] + across[1]
+    y0, y1 = down[0] * frame[1] + down[1], down[0] * frame[3] + down[1]
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
 def overlap(a: Frame, b: Frame) -> Frame:
     """What two rectangles share; of no area where they are apart."""
     x0, y0 = max(a[0], b[0]), max(a[1], b[1])
@@ -48,7 +55,9 @@ def cut(polygon: Points, frame: Frame) -> Points:
                 kept.append(a)
             if from_a * from_b < 0:
                 share = from_a / (from_a - from_b)
-                kept.append([a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])])
+                crossing = [a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])]
+                crossing[axis] = at  # without a rounding that would lie outside
+                kept.append(crossing)
         if not kept:
             return np.tile([frame[0], frame[1]], (4, 1))
         rows = kept

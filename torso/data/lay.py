@@ -7,10 +7,10 @@ import math
 import cv2
 import numpy as np
 
-from torso.data.convex import around, corners, upright
+from torso.data.convex import around, corners, cut, upright
 from torso.data.decode import Pixels
 from torso.data.scene import Layer
-from torso.data.views import Points, View, changed, move_points, scaling, shifting
+from torso.data.views import Points, View, changed, move_points, scaling, shifting, upright_lines
 
 # Bilinear sampling reads 2x2 pixels, so that it skips none until here (and a little for the rounding to whole pixels).
 _AVERAGE = 2.05
@@ -50,11 +50,12 @@ def laid(pixels: Pixels, layer: Layer, canvas: Pixels) -> Layer:
     view, part = layer.view, layer.part
     height, width = pixels.shape[:2]
     x, y = view.source[0] / width, view.source[1] / height  # decoded -> source
-    (a, b, c), (d, e, f), (g, h, _) = view.matrix.tolist()
-    if b or d or g or h or view.border != "constant" or (part is not None and not upright(part)):
+    lines = upright_lines(view.matrix)
+    if lines is None or view.border != "constant" or (part is not None and not upright(part)):
         matrix = view.matrix @ scaling(x, y)
         _warp(pixels, changed(view, matrix=matrix), None if part is None else part / (x, y), canvas)
         return layer
+    (a, c), (e, f) = lines
     frame = (0.0, 0.0, float(width), float(height))
     if part is not None:
         left, top, right, bottom = around(part)
@@ -117,10 +118,10 @@ def _warp(pixels: Pixels, view: View, part: Points | None, canvas: Pixels) -> No
         _warped(pixels, matrix, canvas, _BORDERS[view.border], view.fill)
         return
     # Only as much of the canvas as the part can reach is warped.
-    moved = move_points(part, matrix)
+    moved = cut(move_points(part, matrix), (0.0, 0.0, float(canvas.shape[1]), float(canvas.shape[0])))
     x0, y0, x1, y1 = around(moved)
-    left, top = max(math.floor(x0), 0), max(math.floor(y0), 0)
-    place = canvas[top : max(math.ceil(y1), 0), left : max(math.ceil(x1), 0)]
+    left, top = math.floor(x0), math.floor(y0)
+    place = canvas[top : math.ceil(y1), left : math.ceil(x1)]
     if not place.size:
         return
     drawn = np.empty(place.shape, np.uint8)

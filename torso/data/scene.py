@@ -16,9 +16,9 @@ from torch import Generator
 from typing_extensions import TypeIs
 
 from torso.config import TorsoError
-from torso.data.convex import Frame, around, corners, cut, overlap, upright
+from torso.data.convex import Frame, along, around, corners, cut, overlap, upright
 from torso.data.index import Index
-from torso.data.views import Boxes, Matrix, Points, View, changed, inverse, move, move_points
+from torso.data.views import Boxes, Matrix, Points, View, changed, inverse, move, move_points, upright_lines
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,10 @@ class Layer:
     def frame(self) -> Frame:
         """The part of the canvas it may cover (the rectangle around it where it is turned)."""
         width, height = self.view.size
-        return overlap(around(move_points(self.outline, self.view.matrix)), (0.0, 0.0, width, height))
+        lines = upright_lines(self.view.matrix)
+        shown = around(self.outline)
+        moved = around(move_points(self.outline, self.view.matrix)) if lines is None else along(shown, *lines)
+        return overlap(moved, (0.0, 0.0, width, height))
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Scene:
         if self.canvas.filters:
             name = type(self.canvas.filters[0]).__name__
             raise TorsoError(f"{name} works on the drawn canvas: put it after the transform that mixes pictures")
-        frame = overlap(frame, around(move_points(corners((0.0, 0.0, *self.size)), matrix)))
+        frame = overlap(frame, around(move(np.array([[0.0, 0.0, *self.size]]), matrix).reshape(2, 2)))
         low, high = frame[:2], frame[2:]
         erased = tuple(
             changed(each, polygons=np.clip(move_points(each.polygons, matrix), low, high))
@@ -107,7 +110,8 @@ class Scene:
         layers = []
         for layer in self.layers:
             windows = tuple(move_points(window, matrix) for window in (*layer.view.windows, *self.canvas.windows))
-            view = changed(layer.view, matrix=matrix @ layer.view.matrix, size=size, windows=windows)
+            old = layer.view.matrix
+            view = changed(layer.view, matrix=matrix if old is _SAME else matrix @ old, size=size, windows=windows)
             layers.append(changed(layer, view=view, part=_shown(layer.outline, view.matrix, frame)))
         return Scene(tuple(layers), changed(self.canvas, source=size, size=size, erased=erased, windows=()))
 
@@ -168,11 +172,12 @@ def _tinted(one: Matrix, two: Matrix) -> Matrix:
 
 def _shown(outline: Points, matrix: Matrix, frame: Frame) -> Points:
     """What of an outline, in source pixels, falls into a frame of the canvas."""
-    moved = move_points(outline, matrix)
-    if upright(moved) and upright(outline):
-        # Exactly upright it must stay: such a part is drawn without a warp.
-        return corners(overlap(around(outline), around(move(np.array([frame]), inverse(matrix)).reshape(2, 2))))
-    return move_points(cut(moved, frame), inverse(matrix))
+    lines = upright_lines(matrix)
+    if lines is None or not upright(outline):
+        return move_points(cut(move_points(outline, matrix), frame), inverse(matrix))
+    # Exactly upright it stays: such a part is drawn without a warp.
+    (a, c), (e, f) = lines
+    return corners(overlap(around(outline), along(frame, (1 / a, -c / a), (1 / e, -f / e))))
 
 
 _SAME = np.eye(3)

@@ -148,6 +148,12 @@ def inverse(matrix: Matrix) -> Matrix:
     return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
+def upright_lines(matrix: Matrix) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Scale and shift along x and along y; None where the matrix turns, shears or is a perspective."""
+    (a, b, c), (d, e, f), (g, h, _) = matrix.tolist()
+    return None if b or d or g or h else ((a, c), (e, f))
+
+
 def move(boxes: Boxes, matrix: Matrix) -> Boxes:
     """The xyxy boxes ``[T, 4]`` that hold the four corners after ``matrix``; exact without rotation."""
     if not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]):
