@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +23,21 @@ from torso.nn.activations import ACTIVATIONS
 from torso.nn.norms import NORMS
 
 # The smallest member of each family, so that the walk is quick.
-SMALL = {"timm": {"model": "resnet18"}, "timm_trunk": {"model": "resnet18"}, "resnet": {"depth": 18}, "tiny": {}}
+SMALL: dict[str, dict[str, Any]] = {
+    "timm": {"model": "resnet18"},
+    "timm_trunk": {"model": "resnet18"},
+    "resnet": {"depth": 18},
+    "detnas": {"levels": (2, 3)},
+    "hourglass": {"widths": (16, 24, 32), "repeats": (1, 1, 1), "channels": 16},
+    "shufflenet_v1": {"groups": 8, "scale": 0.25},
+    "spinenet": {"depth": "49S"},
+}
 
 
 @pytest.mark.part("backbone/tiny", "backbone/timm", "backbone/resnet")
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"timm_trunk"}))
 def test_backbones(name: str) -> None:
-    testing.check_backbone(BACKBONES[name](**SMALL[name]))
+    testing.check_backbone(BACKBONES[name](**SMALL.get(name, {})))
 
 
 @pytest.mark.part("backbone/timm_trunk")

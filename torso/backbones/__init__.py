@@ -11,7 +11,14 @@ from collections.abc import Callable
 
 from torch import nn
 
+from torso.backbones.darknet import Darknet19
+from torso.backbones.detnas import DetNAS
+from torso.backbones.detnet import DetNet59
+from torso.backbones.grid import Grid
+from torso.backbones.hourglass import Hourglass
 from torso.backbones.resnet import resnet
+from torso.backbones.shufflenet import ShuffleNetV1
+from torso.backbones.spinenet import SpineNet
 from torso.backbones.timm import Timm, TimmTrunk
 from torso.backbones.tiny import Tiny
 
@@ -20,4 +27,11 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "timm_trunk": TimmTrunk,
     "resnet": resnet,
     "tiny": Tiny,
+    "darknet19": Darknet19,
+    "detnas": DetNAS,
+    "detnet59": DetNet59,
+    "grid": Grid,
+    "hourglass": Hourglass,
+    "shufflenet_v1": ShuffleNetV1,
+    "spinenet": SpineNet,
 }
