@@ -173,7 +173,10 @@ def test_rows_taken_as_numbers_and_as_objects_are_the_same(
 
 
 @pytest.mark.parametrize("large", [6, 2**53 + 1])  # the first whole number that floating point rounds
-def test_ids_that_numbers_cannot_hold_are_read_as_they_are(tmp_path: Path, large: int) -> None:
+def test_ids_that_numbers_cannot_hold_are_read_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(coco_json, "_CHUNK", 300)  # so that several rows are taken at once
     rows = [row(id=n, bbox=[n, n, 5, 5], image_id=image) for n, image in enumerate((large, 5.5, large, 5.0, 5))]
     said = content(images=[{"id": large, "file_name": "a.png"}, {"id": 5, "file_name": "./a.png"}], annotations=rows)
     index = open_index(written(tmp_path, said))
