@@ -177,10 +177,11 @@ def test_ids_that_numbers_cannot_hold_are_read_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
     monkeypatch.setattr(coco_json, "_CHUNK", 300)  # so that several rows are taken at once
-    rows = [row(id=n, bbox=[n, n, 5, 5], image_id=image) for n, image in enumerate((large, 5.5, large, 5.0, 5))]
+    images = [large, 5.5, large, 5.0, *[5] * 30]
+    rows = [row(id=n, bbox=[n, 1, 5, 5], image_id=image) for n, image in enumerate(images)]
     said = content(images=[{"id": large, "file_name": "a.png"}, {"id": 5, "file_name": "./a.png"}], annotations=rows)
     index = open_index(written(tmp_path, said))
-    assert (index.image_ids, index.offsets.tolist()) == ([large, 5], [0, 2, 4])
-    assert index.boxes[:, 0].tolist() == [0, 2, 3, 4]
+    assert (index.image_ids, index.offsets.tolist()) == ([large, 5], [0, 2, 33])
+    assert index.boxes[:, 0].tolist() == [0, *range(2, 34)]
     (problem,) = index.problems
     assert problem.message == "annotations[1]: expected an object with an image_id"
