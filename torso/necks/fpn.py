@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from torso.config import Role
+from torso.necks.resample import ExtraLevels, check_levels, coarser_strides, fit, init_uniform
 from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 
@@ -29,6 +29,9 @@ class FPN(nn.Module):
             weights (Faster R-CNN).
         norm: normalisation after each convolution; none by default, as in the paper.
 
+    Raises:
+        ValueError: the levels do not fit each other (`torso.necks.resample.check_levels`).
+
     Source: Feature Pyramid Networks for Object Detection, 2016, arXiv:1612.03144; P6 and P7 from RetinaNet,
         arXiv:1708.02002
     """
@@ -43,41 +46,19 @@ class FPN(nn.Module):
         norm: Annotated[Layer | None, Role("norm", factory=True)] = None,
     ):
         super().__init__()
+        check_levels("fpn", in_channels, strides)
         self.channels = [channels] * (len(in_channels) + extra)
-        self.strides = [*strides, *(strides[-1] * 2 ** (i + 1) for i in range(extra))]
-        self.extra, self.extra_from = extra, extra_from
+        self.strides = coarser_strides(strides, extra)
         self.lateral = nn.ModuleList(ConvNormAct(c, channels, 1, norm=norm, activation=None) for c in in_channels)
         self.smooth = nn.ModuleList(ConvNormAct(channels, channels, 3, norm=norm, activation=None) for _ in in_channels)
-        self.down = nn.ModuleList()
-        if extra_from != "pool":
-            first = in_channels[-1] if extra_from == "input" else channels
-            for i in range(extra):
-                self.down.append(
-                    ConvNormAct(channels if i else first, channels, 3, stride=2, norm=norm, activation=None)
-                )
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_uniform_(layer.weight, a=1)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        self.down = ExtraLevels(in_channels[-1], channels, extra, extra_from, norm)
+        init_uniform(self)
 
     def forward(self, features: Features) -> Features:
         """One level in, one level out, and the extra ones."""
         inner = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
         for i in range(len(inner) - 1, 0, -1):
-            inner[i - 1] = inner[i - 1] + functional.interpolate(inner[i], size=inner[i - 1].shape[-2:])
-        outputs = [smooth(x) for smooth, x in zip(self.smooth, inner, strict=True)]
-        return outputs + self._coarser(features[-1] if self.extra_from == "input" else outputs[-1])
-
-    def _coarser(self, x: Tensor) -> Features:
-        if self.extra_from == "pool":
-            levels = []
-            for _ in range(self.extra):
-                x = functional.max_pool2d(x, kernel_size=1, stride=2)
-                levels.append(x)
-            return levels
-        levels = []
-        for i, down in enumerate(self.down):
-            x = down(functional.relu(x) if i else x)
-            levels.append(x)
+            inner[i - 1] = inner[i - 1] + fit(inner[i], inner[i - 1].shape[-2:])
+        outputs: Features = [smooth(x) for smooth, x in zip(self.smooth, inner, strict=True)]
+        levels: Features = self.down(features, outputs)
         return levels
