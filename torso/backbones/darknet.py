@@ -14,7 +14,7 @@ from torso.config import Role
 from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 
-LEAKY = partial(nn.LeakyReLU, 0.1)
+LEAKY = partial(nn.LeakyReLU, negative_slope=0.1)
 # Channels of the convolutions between two poolings (table 6 of the paper). Kernels alternate 3, 1, 3, ...
 STAGES = ((32,), (64,), (128, 64, 128), (256, 128, 256), (512, 256, 512, 256, 512), (1024, 512, 1024, 512, 1024))
 

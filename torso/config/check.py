@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torso.config.errors import Problem, RecipeError, TorsoError, nearest, suggestion
@@ -169,7 +170,7 @@ def _refusal(key: str, owner: str, schema: Mapping[str, Parameter], open_: list[
 
 
 def default_of(parameter: Parameter, where: str) -> Node | None:
-    """The default as a node, None where it is no plain data; a class that is the default of a part becomes its name."""
+    """The default as a node, None where it is no plain data; a class (or ``partial`` of one) becomes its name."""
     if parameter.default is MISSING:
         return None
     try:
@@ -181,5 +182,8 @@ def default_of(parameter: Parameter, where: str) -> Node | None:
 def _named(default: Any, kind: Kind | None) -> Any:
     for arm in getattr(kind, "kinds", [kind]):
         if isinstance(arm, PartOf) and callable(default):
-            return next((name for name, part in parts(arm.role).items() if part is default), default)
+            made, given = (default.func, default.keywords) if isinstance(default, partial) else (default, {})
+            name = next((name for name, part in parts(arm.role).items() if part is made), None)
+            if name is not None:
+                return {"name": name, **given} if given else name
     return default
