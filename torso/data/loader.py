@@ -13,6 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torso.data.pictures import Pictures
 from torso.data.samplers import Random, Sampler, Sequential, Shares
 from torso.data.samples import Loaded, Samples
 from torso.data.scene import Edit, Mix
+from torso.data.texts import flat
 from torso.data.workers import fitting, prepare, shared_memory, shielded
 from torso.structures import Batch
 
@@ -96,9 +98,10 @@ class Loader:
         self.index = index
         self.max_bad = max_bad
         self.skipped: list[tuple[str, str]] = []
-        self._pictures = Pictures(index, size, cache_bytes, max(workers, 1))
+        shared = flat(index)
+        self._pictures = Pictures(shared, size, cache_bytes, max(workers, 1))
         self._samples = Samples(
-            index,
+            shared,
             transforms,
             size,
             seed=seed,
@@ -205,17 +208,19 @@ class Loader:
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD) if main else None
         with shielded():
-            batches = iter(loader)
+            batches: Any = iter(loader)
         if main:
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         # Runs before the exit hooks of torch and multiprocessing, which would wait for workers to obey SIGTERM.
-        atexit.register(_end, weakref.ref(batches))
+        atexit.register(_end, weakref.ref(batches), list(batches._workers))
         return loader, batches
 
     def _failed(self, batches: Any, error: Exception) -> DataError:
         """What the workers were at when one died or hung; and ends them, since they ignore polite signals."""
         rows = [row for row in self._pictures.current.tolist() if row >= 0]
-        _end(weakref.ref(batches), kill=True)
+        for process in batches._workers:
+            process.kill()
+        _end(weakref.ref(batches), batches._workers)
         self._loader = None
         files = ", ".join(self.index.paths[row] for row in rows) or "none"
         return DataError(
@@ -229,12 +234,11 @@ def _as_it_is(loaded: Any) -> Any:
     return loaded
 
 
-def _end(reference: weakref.ref[Any], kill: bool = False) -> None:
-    """Ends the workers behind a DataLoader's iterator."""
+def _end(reference: weakref.ref[Any], processes: Sequence[BaseProcess]) -> None:
+    """Ends the workers behind a DataLoader's iterator; those that do not go are killed, for they ignore SIGTERM."""
     batches = reference()
-    if batches is None:
-        return
-    if kill:
-        for process in batches._workers:
+    if batches is not None:
+        batches._shutdown_workers()
+    for process in processes:
+        if process.is_alive():
             process.kill()
-    batches._shutdown_workers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -39,7 +40,8 @@ def prepare(worker: int) -> None:
 
     A worker ignores SIGTERM and SIGINT, because a scheduler or Ctrl-C sends them to the whole group and the main
     process needs its workers to finish the step and save. It dies with its parent, even when that is killed. One
-    thread a worker: the workers are the parallelism, and OpenCV's own threads deadlock after a fork.
+    thread a worker: the workers are the parallelism, and OpenCV's own threads deadlock after a fork. What it has from
+    its parent is left out of garbage collection, which would write to, and so copy, every page of it.
     """
     import cv2
 
@@ -51,6 +53,7 @@ def prepare(worker: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    gc.freeze()
 
 
 def shared_memory() -> int | None:

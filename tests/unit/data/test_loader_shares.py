@@ -191,7 +191,7 @@ SMALL = """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         # Batches of 6.75 MB: a worker that finds no room for one fails.
-        loader, count = Loader(index, size=(768, 768), batch=4, workers=4), 0
+        loader, count = Loader(index, size=(768, 768), batch=4, workers=4, timeout=20), 0
         for epoch in (0, 1):
             for batch in loader.epoch(epoch):
                 count += len(batch)
