@@ -48,7 +48,11 @@ def test_a_trunk_gives_one_vector() -> None:
 
 
 # Arguments that make a neck small; the options of each are walked in tests/unit/necks.
-SMALL_NECKS: dict[str, dict[str, object]] = {"fpn": {"channels": 8}}
+SMALL_NECKS: dict[str, dict[str, object]] = {
+    "bifpn": {"channels": 8, "repeats": 1},
+    "fpn": {"channels": 8},
+    "full_fpn": {"channels": 8, "repeats": 1},
+}
 
 
 @pytest.mark.parametrize("name", sorted(NECKS))

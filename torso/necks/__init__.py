@@ -1,14 +1,19 @@
 """Necks: features to features.
 
 Contract: constructed with the ``in_channels`` and ``strides`` of the backbone's levels (wired); called with
-``Features``,
-returns ``Features``; ``channels`` and ``strides`` tell the truth about them. `torso.testing.check_neck` checks it.
+``Features``, returns ``Features``; ``channels`` and ``strides`` tell the truth about them. `torso.testing.check_neck` checks it.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
+from torso.necks.bifpn import BiFPN
 from torso.necks.fpn import FPN
+from torso.necks.full_fpn import FullFPN
 
-NECKS: dict[str, type[nn.Module]] = {"fpn": FPN}
+NECKS: dict[str, type[nn.Module]] = {
+    "bifpn": BiFPN,
+    "fpn": FPN,
+    "full_fpn": FullFPN,
+}
