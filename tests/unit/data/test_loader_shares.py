@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -170,6 +171,18 @@ def test_the_loader_asks_before_it_starts_workers(index: Index, monkeypatch: pyt
         found = list(small.epoch(0))
     assert all(map(same, found, expected))
     assert len(list(small.epoch(1))) == len(expected)  # and no second warning, which would be an error
+
+
+def test_masks_count_among_what_the_shared_memory_must_hold(index: Index) -> None:
+    plain, masks, coarse = (Loader(index, size=(64, 32), batch=4, **more)._batch_bytes for more in MASKS)
+    assert plain == 3 * 64 * 32 * 4
+    batch = next(Loader(index, size=(64, 32), batch=4, masks=True).epoch(0))
+    held = sum(one.nbytes for one in (batch.images, batch.targets.masks) if one is not None)
+    assert held <= masks <= 2 * held
+    assert plain < coarse < masks
+
+
+MASKS: list[dict[str, Any]] = [{}, {"masks": True}, {"masks": True, "mask_stride": 4}]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
