@@ -51,18 +51,24 @@ class Color:
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _RGB_TO_YIQ = np.array([_LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
 
 
 def color_matrix(brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0, angle: float = 0.0) -> Matrix:
     """The ``[3, 4]`` matrix of a hue turn (radians), then saturation, contrast about 128 and brightness (factors)."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    turn = np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
-    hue = _YIQ_TO_RGB @ turn @ _RGB_TO_YIQ
-    grey = np.tile(_LUMA, (3, 1))
-    linear = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey) @ hue
-    offset = np.full((3, 1), brightness * (1 - contrast) * 128.0)
-    return np.hstack([linear, offset])
+    hue = _LUMA_STAYS + math.cos(angle) * _HUE_STAYS + math.sin(angle) * _HUE_TURNS
+    linear = (brightness * contrast) * ((saturation * _EYE + (1 - saturation) * _GREY) @ hue)
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = linear
+    matrix[:, 3] = brightness * (1 - contrast) * 128.0
+    return matrix
+
+
+# A hue turn is a turn of the plane of I and Q: one matrix that stays, and two for the cosine and the sine.
+_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+_LUMA_STAYS = _YIQ_TO_RGB @ np.diag([1.0, 0.0, 0.0]) @ _RGB_TO_YIQ
+_HUE_STAYS = _YIQ_TO_RGB @ np.diag([0.0, 1.0, 1.0]) @ _RGB_TO_YIQ
+_HUE_TURNS = _YIQ_TO_RGB @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]) @ _RGB_TO_YIQ
+_EYE, _GREY = np.eye(3), np.tile(_LUMA, (3, 1))
 
 
 class Normalize(nn.Module):

@@ -124,8 +124,16 @@ def _warp(pixels: Pixels, view: View, part: Points | None, canvas: Pixels) -> No
     place = canvas[top : math.ceil(y1), left : math.ceil(x1)]
     if not place.size:
         return
+    matrix = shifting(-left, -top) @ matrix
+    if upright(part):
+        x0, y0, x1, y1 = (max(round(value), 0) for value in around(part))
+        piece = pixels[y0:y1, x0:x1]
+        if piece.size:
+            # Edges are blended with what lies below, and so are the seams of tiles.
+            _warped(piece, matrix @ shifting(x0, y0), place, cv2.BORDER_TRANSPARENT, 0)
+        return
     drawn = np.empty(place.shape, np.uint8)
-    _warped(pixels, shifting(-left, -top) @ matrix, drawn, cv2.BORDER_REPLICATE, 0)
+    _warped(pixels, matrix, drawn, cv2.BORDER_REPLICATE, 0)
     mask = np.zeros(place.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, np.rint((moved - (left + 0.5, top + 0.5)) * 16).astype(np.int32), 1, shift=4)
     cv2.copyTo(drawn, mask, dst=place)

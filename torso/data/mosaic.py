@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 from torch import Generator
 
 from torso.data.draws import uniform
 from torso.data.geometry import Letterbox
 from torso.data.scene import Partners, Scene, merged
-from torso.data.views import scaling, shifting
 
 
 class Mosaic:
@@ -51,7 +51,7 @@ class Mosaic:
                 width, height = tile.size
                 scale = min(target[0] / width, target[1] / height)
                 left, top = _pushed(x, width * scale), _pushed(y, height * scale)
-                matrix = shifting(left, top) @ scaling(scale, scale)
+                matrix = np.array([[scale, 0.0, left], [0.0, scale, top], [0.0, 0.0, 1.0]])
                 tiles.append(tile.placed(matrix, (x[0], y[0], x[1], y[1]), target))
         return merged(tiles, fill=self.fill)
 

@@ -101,7 +101,8 @@ class Scene:
         if self.canvas.filters:
             name = type(self.canvas.filters[0]).__name__
             raise TorsoError(f"{name} works on the drawn canvas: put it after the transform that mixes pictures")
-        frame = overlap(frame, around(move(np.array([[0.0, 0.0, *self.size]]), matrix).reshape(2, 2)))
+        (a, _, c), (_, e, f), _ = matrix.tolist()
+        frame = overlap(frame, along((0.0, 0.0, *self.size), (a, c), (e, f)))
         low, high = frame[:2], frame[2:]
         erased = tuple(
             changed(each, polygons=np.clip(move_points(each.polygons, matrix), low, high))

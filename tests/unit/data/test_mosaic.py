@@ -123,8 +123,8 @@ def test_every_pixel_of_a_tile_is_of_its_own_picture(tmp_path: Path, grid: int, 
         canvas, scene, _ = drawn(index, scene)
         known = np.array([*colors[: grid * grid], (7, 7, 7)])
         distance = np.abs(canvas[:, :, None].astype(int) - known).max(-1)
-        # Pure colours: nothing is blended, and no tile shows a picture twice.
-        assert (distance.min(-1) <= 1).all()
+        # Pure colours: nothing is blended but the edges of turned tiles.
+        assert (distance.min(-1) <= 1).mean() >= (0.9 if rotation else 1.0)
         for number, layer in enumerate(scene.layers):
             x0, y0, x1, y1 = layer.frame
             ys, xs = np.nonzero(distance[..., number] <= 1)
