@@ -14,13 +14,18 @@ from torch import nn
 from torso.backbones.darknet import Darknet19
 from torso.backbones.detnas import DetNAS
 from torso.backbones.detnet import DetNet59
+from torso.backbones.families import cspdarknet53, cspresnext50, darknet53, densenet, hrnet, vgg
 from torso.backbones.grid import Grid
 from torso.backbones.hourglass import Hourglass
-from torso.backbones.resnet import resnet
+from torso.backbones.mobile import efficientnet, efficientnetv2, mobilenetv1, mobilenetv2, xception
+from torso.backbones.resnet import resnet, resnext, senet, sknet
 from torso.backbones.shufflenet import ShuffleNetV1
 from torso.backbones.spinenet import SpineNet
+from torso.backbones.swin import swin
 from torso.backbones.timm import Timm, TimmTrunk
 from torso.backbones.tiny import Tiny
+from torso.backbones.torchvision import alexnet, shufflenet_v2, squeezenet
+from torso.backbones.vit import ViT
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "timm": Timm,
@@ -34,4 +39,23 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "hourglass": Hourglass,
     "shufflenet_v1": ShuffleNetV1,
     "spinenet": SpineNet,
+    "alexnet": alexnet,
+    "cspdarknet53": cspdarknet53,
+    "cspresnext50": cspresnext50,
+    "darknet53": darknet53,
+    "densenet": densenet,
+    "efficientnet": efficientnet,
+    "efficientnetv2": efficientnetv2,
+    "hrnet": hrnet,
+    "mobilenetv1": mobilenetv1,
+    "mobilenetv2": mobilenetv2,
+    "resnext": resnext,
+    "senet": senet,
+    "shufflenet_v2": shufflenet_v2,
+    "sknet": sknet,
+    "squeezenet": squeezenet,
+    "swin": swin,
+    "vgg": vgg,
+    "vit": ViT,
+    "xception": xception,
 }
