@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.contracts.library import LIBRARY
 from torso import testing
 from torso.assigners import ASSIGNERS
 from torso.backbones import BACKBONES
@@ -24,9 +25,7 @@ from torso.nn.norms import NORMS
 
 # The smallest member of each family, so that the walk is quick.
 SMALL: dict[str, dict[str, Any]] = {
-    "timm": {"model": "resnet18"},
     "timm_trunk": {"model": "resnet18"},
-    "resnet": {"depth": 18},
     "detnas": {"levels": (2, 3)},
     "hourglass": {"widths": (16, 24, 32), "repeats": (1, 1, 1), "channels": 16},
     "shufflenet_v1": {"groups": 8, "scale": 0.25},
@@ -34,8 +33,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.part("backbone/tiny", "backbone/timm", "backbone/resnet")
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"timm_trunk"}))
+@pytest.mark.part("backbone/tiny")
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - set(LIBRARY) - {"timm_trunk"}))
 def test_backbones(name: str) -> None:
     testing.check_backbone(BACKBONES[name](**SMALL.get(name, {})))
 
