@@ -1,7 +1,8 @@
 """Necks: features to features.
 
 Contract: constructed with the ``in_channels`` and ``strides`` of the backbone's levels (wired); called with
-``Features``, returns ``Features``; ``channels`` and ``strides`` tell the truth about them. `torso.testing.check_neck` checks it.
+``Features``, returns ``Features``; ``channels`` and ``strides`` tell the truth about them.
+`torso.testing.check_neck` checks it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from torch import nn
 from torso.necks.bifpn import BiFPN
 from torso.necks.fpn import FPN
 from torso.necks.full_fpn import FullFPN
+from torso.necks.spp import SPP
+from torso.necks.yolov3 import YOLOv3
+from torso.necks.yolov4 import YOLOv4
 
 NECKS: dict[str, type[nn.Module]] = {
     "bifpn": BiFPN,
     "fpn": FPN,
     "full_fpn": FullFPN,
+    "spp": SPP,
+    "yolov3": YOLOv3,
+    "yolov4": YOLOv4,
 }
