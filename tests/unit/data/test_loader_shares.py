@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from tests.unit.data.pictures import small_index
-from tests.unit.data.test_loader import SIZE, damaged, loader, same
+from tests.unit.data.test_loader import AUGMENT, SIZE, damaged, loader, same
 from torso.config import DataError
 from torso.data import loader as loading
 from torso.data.index import Index
 from torso.data.loader import Loader
+from torso.data.mosaic import Mosaic
 from torso.data.samplers import Over, Random, RepeatFactor, Sequential, Subset
 from torso.data.workers import fitting, shared_memory
 from torso.structures import Batch
@@ -87,6 +88,18 @@ def test_ranks_together_see_the_samples_of_one_process(index: Index, world: int,
         assert torch.equal(both.images, one.images)
         assert torch.equal(both.index, one.index)
         assert torch.equal(both.to_source, one.to_source)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_mixed_pictures_and_sizes_do_not_depend_on_the_number_of_ranks(index: Index, world: int) -> None:
+    options: dict[str, Any] = {"transforms": (Mosaic(), *AUGMENT), "multiscale": (1.0, 4.0), "drop_last": True}
+    alone = list(loader(index, **options).epoch(1))
+    ranks = [loader(index, batch=4 // world, rank=r, world_size=world, **options) for r in range(world)]
+    for one, *parts in zip(alone, *(rank.epoch(1) for rank in ranks), strict=True):
+        both = joint(parts, 4)
+        assert torch.equal(both.images, one.images)
+        assert torch.equal(both.index, one.index)
+    assert len({batch.images.shape for batch in alone}) > 1
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])

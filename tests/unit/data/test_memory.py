@@ -110,6 +110,7 @@ def test_the_loaders_worker_grows_by_less_than_ten_megabytes() -> None:
     index = synthetic(12_000, 5)
     before = set(multiprocessing.active_children())
     loader = Loader(index, (HorizontalFlip(),), size=(16, 16), batch=50, workers=1, sampler=Random(index))
+    assert isinstance(loader._samples.index.paths, Texts)
     first = loader.epoch(0)
     for _ in range(10):
         next(first)
