@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.contracts.library import LIBRARY
 from torso import testing
@@ -20,8 +18,6 @@ from torso.criteria import DenseCriterion
 from torso.heads import HEADS
 from torso.losses import L1, LOSSES, Focal
 from torso.necks import NECKS
-from torso.nn.activations import ACTIVATIONS
-from torso.nn.norms import NORMS
 
 # The smallest member of each family, so that the walk is quick.
 SMALL: dict[str, dict[str, Any]] = {
@@ -85,25 +81,6 @@ def test_assigners(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SUPPRESSORS))
 def test_suppressors(name: str) -> None:
     testing.check_suppressor(SUPPRESSORS[name](max_detections=50))
-
-
-@pytest.mark.part("norm/batch", "norm/group")
-@pytest.mark.parametrize("name", sorted(NORMS))
-def test_norms(name: str) -> None:
-    testing.check_module(NORMS[name](32), lambda: (torch.rand(2, 32, 4, 4),))
-
-
-@pytest.mark.part("activation/relu", "activation/leaky_relu", "activation/silu", "activation/mish")
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-def test_activations(name: str) -> None:
-    x = torch.linspace(-3, 3, 13)
-    closed: dict[str, Callable[[Tensor], Tensor]] = {
-        "relu": lambda x: x.clamp(min=0),
-        "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
-        "silu": lambda x: x / (1 + (-x).exp()),
-        "mish": lambda x: x * (1 + x.exp()).log().tanh(),
-    }
-    torch.testing.assert_close(ACTIVATIONS[name]()(x), closed[name](x))
 
 
 @pytest.mark.part("prior/anchors")

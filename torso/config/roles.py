@@ -28,6 +28,7 @@ ROLES: dict[str, str] = {
     "suppress": "torso.boxes.suppress:SUPPRESSORS",
     "activation": "torso.nn.activations:ACTIVATIONS",
     "norm": "torso.nn.norms:NORMS",
+    "drop": "torso.nn.drop:DROPS",
     "transform": "torso.data.transforms:TRANSFORMS",
     "format": "torso.data.parts:FORMAT_PARTS",
     "sampler": "torso.data.samplers:SAMPLERS",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torso.config import Role
 from torso.heads.dense import HeadOutput, flatten_levels
 from torso.nn.conv import ConvNormAct, Layer, init_normal
+from torso.nn.init import init_prior
 from torso.structures import Features
 
 
@@ -57,9 +57,7 @@ class Retina(nn.Module):
         self.class_logits = nn.Conv2d(channels, num_priors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(channels, num_priors * coder_size, 3, padding=1)
         init_normal(self)
-        bias = -math.log((1 - prior_probability) / prior_probability)
-        assert self.class_logits.bias is not None
-        nn.init.constant_(self.class_logits.bias, bias)
+        init_prior(self.class_logits, prior_probability)
 
     def forward(self, features: Features) -> HeadOutput:
         """Features to logits ``[B, P, C]`` and deltas ``[B, P, D]``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -121,4 +122,82 @@ class EMA(Trick):
         self.mean.load_state_dict(tensors)
 
 
-TRICKS = {"clip_gradients": ClipGradients, "ema": EMA}
+class ScheduleArgument(Trick):
+    """Move an argument of some layers linearly while the model learns: DropBlock's ``p`` from 0 to its target.
+
+    After step ``n`` of ``N`` the argument is ``start + (end - start) * (n / N - begin) / (until - begin)``, held before
+    `begin` and after `until`.
+
+    Args:
+        layers: pattern of the layers' names, with ``*`` for anything: ``backbone.*``.
+        argument: the layers' attribute, a number; layers of these names without it are left alone.
+        start: its first value.
+        end: its last value; what each layer was made with if left out.
+        begin: share of the run after which it starts to move, 0..1.
+        until: share of the run after which it rests, 0..1, over `begin`.
+
+    Raises:
+        ValueError: wrong shares; at the start, no layer that fits.
+
+    Source: DropBlock: A regularization method for convolutional networks, 2018, arXiv:1810.12890
+    """
+
+    name = "schedule_argument"
+
+    def __init__(
+        self,
+        layers: str = "*",
+        argument: str = "p",
+        start: float = 0.0,
+        end: float | None = None,
+        begin: float = 0.0,
+        until: float = 1.0,
+    ) -> None:
+        if not 0 <= begin < until <= 1:
+            raise ValueError(f"0 <= begin < until <= 1 are shares of the run, not {begin} and {until}")
+        self.layers, self.argument = layers, argument
+        self.first, self.end, self.begin, self.until = start, end, begin, until
+        self._ends: dict[str, float] = {}
+        self._share = 0.0
+        self._model: nn.Module | None = None
+        self._steps = 1
+
+    def start(self, state: State) -> None:
+        """Find the layers and give them the first value."""
+        self._model, self._steps, self._share = state.model, state.total_steps, 0.0
+        self._ends = {}
+        for name, layer in state.model.named_modules():
+            own = getattr(layer, self.argument, None)
+            if fnmatchcase(name, self.layers) and isinstance(own, int | float) and not isinstance(own, bool):
+                self._ends[name] = own if self.end is None else self.end
+        if not self._ends:
+            raise ValueError(f"no layer called {self.layers!r} has a number {self.argument!r} to schedule")
+        self._give(state.model)
+
+    def stepped(self, model: nn.Module, step: int) -> None:
+        """The value of the next step."""
+        self._share = min(max((step / self._steps - self.begin) / (self.until - self.begin), 0.0), 1.0)
+        self._give(model)
+
+    def evaluate(self, model: nn.Module) -> nn.Module:
+        """The same values for a copy of the model, such as EMA's."""
+        self._give(model)
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far it is, and each layer's last value."""
+        return {"share": self._share, "ends": dict(self._ends)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._share, self._ends = float(state["share"]), dict(state["ends"])
+        if self._model is not None:
+            self._give(self._model)
+
+    def _give(self, model: nn.Module) -> None:
+        for name, end in self._ends.items():
+            value = end if self._share == 1 else self.first + (end - self.first) * self._share
+            setattr(model.get_submodule(name), self.argument, value)
+
+
+TRICKS = {"clip_gradients": ClipGradients, "ema": EMA, "schedule_argument": ScheduleArgument}
