@@ -1,0 +1,89 @@
+"""What every backbone written here owes: any levels, any size, one sentence for a level it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.backbones.cost import empty, on_meta, promised, shapes
+from torso.backbones.darknet import Darknet19
+from torso.backbones.detnas import DetNAS
+from torso.backbones.detnet import DetNet59
+from torso.backbones.grid import Grid
+from torso.backbones.hourglass import Hourglass
+from torso.backbones.shufflenet import ShuffleNetV1
+from torso.backbones.spinenet import SpineNet
+from torso.config import ModelError
+from torso.nn.norms import Group
+
+OFFERED: dict[str, tuple[Callable[..., nn.Module], range]] = {
+    "darknet19": (Darknet19, range(1, 6)),
+    "shufflenet_v1": (partial(ShuffleNetV1, 3, 0.25), range(2, 6)),
+    "detnet59": (DetNet59, range(2, 7)),
+    "detnas": (DetNAS, range(2, 6)),
+    "spinenet": (partial(SpineNet, "49S"), range(2, 8)),
+}
+SMALL: dict[str, Callable[..., nn.Module]] = {
+    **{name: make for name, (make, _) in OFFERED.items()},
+    "grid": Grid,
+    "hourglass": partial(Hourglass, widths=(16, 24, 32), repeats=(1, 1, 1), channels=16),
+    "newell": partial(Hourglass, 1, (16, 16, 16), (1, 1, 1), "preact", channels=16),
+}
+BY_NAME = pytest.mark.parametrize("name", sorted(OFFERED))
+
+
+@BY_NAME
+def test_a_level_is_the_same_whichever_others_are_asked_for(name: str) -> None:
+    """Each alone, and the finest with the coarsest, named in any order."""
+    make, offered = OFFERED[name]
+    every = dict(zip(offered, shapes(empty(partial(make, levels=tuple(offered))), 64, 96), strict=True))
+    for levels in [*((level,) for level in offered), (max(offered), min(offered))]:
+        backbone = empty(partial(make, levels=levels))
+        assert shapes(backbone, 64, 96) == [every[level] for level in sorted(levels)]
+        assert shapes(backbone, 64, 96) == promised(backbone, 64, 96)
+
+
+@BY_NAME
+def test_a_level_it_lacks_is_one_sentence(name: str) -> None:
+    make, offered = OFFERED[name]
+    with pytest.raises(ModelError, match=f"{name} has no level {max(offered) + 1}: choose among {min(offered)} to"):
+        make(levels=(max(offered), max(offered) + 1))
+    with pytest.raises(ModelError, match="no level"):
+        make(levels=())
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 47), (97, 130), (127, 65)])
+def test_levels_of_pictures_of_any_size_are_rounded_up(name: str, height: int, width: int) -> None:
+    backbone = empty(SMALL[name])
+    assert shapes(backbone, height, width) == promised(backbone, height, width)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_odd_sizes_give_numbers_in_both_modes(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = SMALL[name]()
+    for training in (True, False):
+        for x in backbone.train(training)(torch.randn(2, 3, 75, 53)):
+            assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_every_norm_and_activation_is_the_chosen_one(name: str) -> None:
+    backbone = on_meta(partial(SMALL[name], norm=Group, activation=nn.SiLU))
+    kinds = {type(layer) for layer in backbone.modules()}
+    assert {Group, nn.SiLU} <= kinds
+    assert not kinds & {nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_the_signal_neither_dies_nor_explodes_at_the_start(name: str) -> None:
+    """With a fresh norm after every convolution in training mode, features are of the order of one."""
+    torch.manual_seed(0)
+    backbone = SMALL[name]().train()
+    for x in backbone(torch.randn(4, 3, 128, 128)):
+        assert 0.05 < float(x.detach().std()) < 20
