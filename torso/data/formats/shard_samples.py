@@ -34,7 +34,7 @@ class Sample:
 
     store: Tars
     number: int  # of the tar
-    root: Path
+    shown: str  # the tar as the index names it
     key: str
     members: dict[str, Member]
     picture: str  # its kind
@@ -42,9 +42,8 @@ class Sample:
 
     @property
     def path(self) -> str:
-        """What names the picture: the tar, and its name there; relative to the root where it lies inside."""
-        full = self.named(self.picture)
-        return full.relative_to(self.root).as_posix() if full.is_relative_to(self.root) else str(full)
+        """What names the picture: the tar, and its name there."""
+        return f"{self.shown}/{self.members[self.picture].name}"
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -140,6 +139,7 @@ class Shard:
             DataError: it is missing or compressed.
         """
         file = store.files[number]
+        shown = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
         found, faults, headers = _listed(store, number)
         shard = cls(file, [])
         for fault in faults:
@@ -148,10 +148,11 @@ class Shard:
         pairs = zip(found, headers.tolist(), strict=True)
         groups: dict[str, list[tuple[Member, list[int]]]] = {}  # whether or not they lie side by side
         for member, header in pairs:
-            if not hidden(Path(member.name)):
-                groups.setdefault(_parts(member.name)[0], []).append((member, header))
+            key, _ = _parts(member.name)
+            if key.rpartition("/")[2][:1] not in ("", "_") or not hidden(Path(member.name)):
+                groups.setdefault(key, []).append((member, header))
         for key, group in groups.items():
-            shard._add(store, number, root, key, dict(_kinds(shard, group, unused)))
+            shard._add(store, number, shown, key, dict(_kinds(shard, group, unused)))
         for kind, names in unused.items():
             message = f"{len(names)} members of the kind {kind!r} are not read, the first is {names[0]}"
             shard.problems.append(Problem("unused member", str(file), None, message))
@@ -169,7 +170,7 @@ class Shard:
         path = self.file / fault.name.lstrip("/") if fault.name else self.file
         self.problems.append(Problem(kind, str(path), None, fault.message, fault.fatal))
 
-    def _add(self, store: Tars, number: int, root: Path, key: str, kinds: dict[str, tuple[Member, list[int]]]) -> None:
+    def _add(self, store: Tars, number: int, shown: str, key: str, kinds: dict[str, tuple[Member, list[int]]]) -> None:
         pictures = [kind for kind in kinds if kind in PICTURES]
         if not pictures:
             if kinds:
@@ -181,7 +182,7 @@ class Shard:
             self.problems.append(Problem("several pictures", str(self.file), None, message))
         listed = {kind: member for kind, (member, _) in kinds.items()}
         width, height, frames = kinds[pictures[0]][1]
-        self.samples.append(Sample(store, number, root, key, listed, pictures[0], (width, height, frames)))
+        self.samples.append(Sample(store, number, shown, key, listed, pictures[0], (width, height, frames)))
 
 
 def _kinds(
