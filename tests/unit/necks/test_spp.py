@@ -66,7 +66,7 @@ def test_kernels_that_make_no_pyramid_are_told(kernels):
 @pytest.mark.part("neck/spp")
 def test_it_keeps_the_contract():
     check_neck(lambda channels, strides: SPP(channels, strides, chained=False))
-    check_module(PyramidPool(), lambda: (torch.rand(1, 2, 9, 7),))
+    check_module(PyramidPool(), lambda: (torch.rand(1, 2, 9, 7, requires_grad=True),))
     neck = SPP([3, 8], [16, 32], 5)
     assert (neck.channels, neck.strides) == ([3, 5], [16, 32])
     fine, coarse = torch.rand(1, 3, 9, 7), torch.rand(1, 8, 5, 4)
