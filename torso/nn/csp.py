@@ -23,9 +23,8 @@ class CSP(nn.Module):
         width: channels of each half; half of ``channels`` by default.
         body_width: channels that the blocks return where not ``width`` (dense blocks add some).
         fusion: where 1x1 convolutions (transitions) stand: ``"first"``: concatenate, then one (CSPNet's fusion first,
-            timm's CrossStage3, YOLOv5's C3); ``"last"``: one after the blocks, then concatenate (fusion last; it cuts
-            the gradient of the half around the blocks off from them, and it is the only one without a convolution
-            after the concatenation); ``"both"``: as CSPDarknet-53 and timm's CrossStage.
+            timm's CrossStage3); ``"last"``: one after the blocks, then concatenate, and nothing after (fusion last);
+            ``"both"``: as CSPDarknet-53 and timm's CrossStage.
         norm: makes the norms.
         activation: makes the activations.
 
