@@ -11,6 +11,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ from torso.data.views import View
 ROUNDS, PICTURES, SIDE, OBJECTS, BATCH = 7, 320, 640, 8, 16
 FEW = 8  # pictures of the slow ones
 CACHE = 1 << 30
+PAIRS = [
+    ("torso", "ultralytics"),
+    ("torso, rotated 10 degrees", "ultralytics"),
+    ("torso, RAM cache", "ultralytics"),
+    ("torso, RAM cache", "ultralytics, RAM cache"),
+    ("torso", "torchvision v2"),
+    ("torso", "decode alone"),
+    ("torso, 12 megapixels", "opencv, 12 megapixels"),
+]
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -210,17 +220,8 @@ def main() -> None:
         kilobytes_a_picture=round(size / 1024),
         megabytes_a_large_picture=round(megabytes, 1),
         images_a_second_a_core={key: round(1 / sorted(row)[len(row) // 2], 1) for key, row in each.items()},
-        ratios_of_speed={
-            "torso / ultralytics": ratio(each, "ultralytics", "torso"),
-            "torso rotated / ultralytics": ratio(each, "ultralytics", "torso, rotated 10 degrees"),
-            "torso / decode alone": ratio(each, "decode alone", "torso"),
-            "torso RAM cache / ultralytics": ratio(each, "ultralytics", "torso, RAM cache"),
-            "torso RAM cache / ultralytics RAM cache": ratio(each, "ultralytics, RAM cache", "torso, RAM cache"),
-            "torso / torchvision v2": ratio(each, "torchvision v2", "torso"),
-        },
-        ratios_of_time={
-            "12 megapixels: torso / opencv": ratio(each, "torso, 12 megapixels", "opencv, 12 megapixels"),
-        },
+        peer={"ultralytics": version("ultralytics")},
+        ratios={f"{one} / {other} (time)": ratio(each, one, other) for one, other in PAIRS},
     )
 
 

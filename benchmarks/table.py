@@ -23,6 +23,7 @@ def measured() -> list[str]:
     startup, loss, nms = result("startup"), result("detection_loss"), result("nms")
     step, loader = result("train_step")["ratios"], result("loader")
     coco = result("read_coco")["cases"]
+    data = result("data")["ratios"]
     boxes, growth = loss["boxes"].values(), loss["growth_from_10_to_300_boxes"]
     return [
         joined([startup["ratio_to_import_torch"]["import torso and torch"]]),
@@ -37,6 +38,12 @@ def measured() -> list[str]:
         joined([step["torso bf16 / torso fp32"]]),
         joined([loader["ratios"]["torso / torchvision v2 (time)"]]),
         joined([loader["ratios"]["torso / decode alone (time)"]]),
+        joined([data["torso / ultralytics (time)"]]),
+        joined([data["torso / torchvision v2 (time)"]]),
+        joined([data["torso / decode alone (time)"]]),
+        joined([data["torso, rotated 10 degrees / ultralytics (time)"]]),
+        joined([data["torso, RAM cache / ultralytics (time)"]]),
+        joined([data["torso, 12 megapixels / opencv, 12 megapixels (time)"]]),
         joined([coco["boxes"]["ratio time"]]),
         joined([coco["boxes"]["ratio memory"]]),
         joined([coco["polygons"]["ratio time"], coco["polygons"]["ratio memory"]]),
