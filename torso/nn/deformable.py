@@ -64,6 +64,8 @@ class DeformableAttention(nn.Module):
                 f"reference must end in 2 (x, y) or 4 (cx, cy, w, h) numbers and there must be {self.levels} sizes, "
                 f"got {reference.shape[-1]} numbers and {len(sizes)} sizes"
             )
+        if (total := sum(height * width for height, width in sizes)) != value.shape[1]:
+            raise ValueError(f"sizes {list(sizes)} make {total} cells, but value has {value.shape[1]}")
         batch, queries, _ = query.shape
         shape = (batch, queries, self.heads, self.levels, self.points)
         value = self.value_proj(value)
