@@ -17,6 +17,7 @@ from torso.data.scene import Scene, objects_of
 from torso.data.views import Boxes, Filter, Matrix, clip
 
 _CORNERS = np.array([[0, 1], [2, 1], [2, 3], [0, 3]])
+_LOW, _HIGH = np.array([0, 1, 0, 1]), np.array([2, 3, 2, 3])
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ def shown(scene: Scene, index: Index, mask_stride: int = 0) -> Objects:
     frames = np.array([layer.frame for layer in layers])
     matrices = np.stack([layer.view.matrix for layer in layers])
     moved = _moved(index.boxes[rows], matrices[owner])
-    low, high = frames[owner, :2], frames[owner, 2:]
-    boxes = np.concatenate([np.clip(moved[:, :2], low, high), np.clip(moved[:, 2:], low, high)], 1)
+    boxes = np.minimum(np.maximum(moved, frames[:, _LOW][owner]), frames[:, _HIGH][owner])
     enough = _area(boxes) / np.maximum(_area(moved), 1e-9)
     above = covers(scene, index) if any(map(hides, layers)) else None
     if above is not None:
         boxes, share = left(scene, index, rows, owner, boxes, above)
         enough = enough * share
-    kept = (enough > scene.canvas.min_visible) & _large(boxes) & _central(scene, owner, moved)
+    kept = (enough > scene.canvas.min_visible) & _large(boxes)
+    if any(scene.canvas.windows or layer.view.windows for layer in layers):
+        kept &= _central(scene, owner, moved)
     rows, owner = rows[kept], owner[kept]
     objects = Objects(
         rows=rows,
@@ -142,7 +144,7 @@ def _area(boxes: Boxes) -> NDArray[np.float64]:
 
 def _large(boxes: Boxes) -> NDArray[np.bool_]:
     """Which boxes exceed one pixel on both sides."""
-    return np.asarray((boxes[:, 2:] - boxes[:, :2] > 1.0).all(1))
+    return np.asarray((boxes[:, 2] - boxes[:, 0] > 1.0) & (boxes[:, 3] - boxes[:, 1] > 1.0))
 
 
 def _central(scene: Scene, owner: NDArray[np.int64], moved: Boxes) -> NDArray[np.bool_]:
