@@ -75,6 +75,14 @@ def test_a_sampler_is_one_word(digits: Path) -> None:
         section(digits, "data.sampler=random", "data.sampler.threshold=1.0")
 
 
+@pytest.mark.parametrize("name", ["batch", "aspect_ratio", "under", "over", "weighted", "class_balanced", "subset"])
+def test_every_sampler_is_one_word(name: str, digits: Path) -> None:
+    options = {"subset": ["data.sampler.rows=[0,1,2]"], "weighted": ["data.sampler.weights=[1,2,3,4,5,6,7,8]"]}
+    index = open_split(section(digits), "train").select(range(8))
+    data = section(digits, f"data.sampler={name}", "data.batch=4", *options.get(name, []))
+    assert len(next(training_loader(data, index, 0).epoch(0))) in (3, 4)
+
+
 def test_sizes_change_by_batch_and_are_the_same_again(digits: Path) -> None:
     data = section(digits, "data.multiscale=[0.5,2.0]", "data.batch=2")
     index = open_split(data, "train")

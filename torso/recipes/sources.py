@@ -75,14 +75,15 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int =
     augment = list(data["transforms"])
     # A transform that fits the picture to the canvas by itself (a random crop) stands in for `resize`.
     transforms = augment if any(t.fits for t in augment) else [*data["resize"], *augment]
+    sampler = data["sampler"].build(index=index, batch_size=data["batch"]) if shuffle else None
     return Loader(
         index,
         transforms,
         size=size_of(data),
-        batch=min(data["batch"], len(index)),
+        batch=min(data["batch"], len(index) if sampler is None else len(sampler)),
         workers=data["workers"],
         seed=seed,
-        sampler=data["sampler"].build(index=index) if shuffle else None,
+        sampler=sampler,
         shuffle=shuffle,
         drop_last=True,
         max_bad=data["max_bad"],
