@@ -13,7 +13,7 @@ from torso.nn.activations import ACTIVATIONS
 from torso.nn.drop import DROPS
 from torso.nn.norms import NORMS
 
-EAGER = {"cbn", "cmbn"}  # in training they look at the autograd graph and at versions of weights
+EAGER = {"cbn"}  # in training it looks at the autograd graph
 
 
 def check_compiled(module: nn.Module, x: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -117,9 +116,8 @@ class CrossMiniBatch(nn.BatchNorm2d):
 
     The i-th micro-batch of a step is normalised with the statistics of micro-batches 1 to i, all made by the same
     weights; the last one has those of the whole batch, and the running statistics move once a step, as if the batch had
-    come in one piece. That a step has begun is seen by the norm's own weight: the optimizer has changed it. A norm
-    with a frozen weight is batch norm, unless `micro_batches` is given. Nothing is saved beside the running statistics:
-    checkpoints lie between steps.
+    come in one piece. Earlier micro-batches get no gradient. That a step has begun is seen by the norm's own weight and
+    bias: the optimizer has changed them. With both frozen it is batch norm, unless `micro_batches` is given.
 
     Args:
         num_features: channels (given by the layer that asks for the norm).
@@ -138,36 +136,44 @@ class CrossMiniBatch(nn.BatchNorm2d):
             raise ValueError(f"micro_batches is 1 or more, not {micro_batches}")
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.micro_batches = micro_batches
-        self._version = -1  # of the weight, when this step began
-        self._pooled: list[tuple[Tensor, Tensor, int]] = []  # mean, variance and number of values, a micro-batch
-        self._before: Mapping[str, Tensor] = {}  # the running statistics when this step began
+        # Of the step under way: mean, variance, number of values and of micro-batches so far; and what weight, bias and
+        # running statistics were when it began. Tensors all, so that nothing waits for the GPU.
+        self.register_buffer("step", torch.zeros(8, num_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W] -> [B, C, H, W]``."""
-        if not self.training:
+        if not self.training or (self.micro_batches is None and not self.weight.requires_grad):
             return super().forward(x)
-        if self._is_new_step():
-            self._pooled, self._version = [], self.weight._version
-            self._before = {name: self.get_buffer(name).clone() for name in ("running_mean", "running_var")}
-            self.get_buffer("num_batches_tracked").add_(1)
-        seen = [*self._pooled, _statistics(x)]
-        count = sum(number for _, _, number in seen)
-        mean = torch.stack([mean * (number / count) for mean, _, number in seen]).sum(0)
-        var = torch.stack([(v + (m - mean).square()) * (number / count) for m, v, number in seen]).sum(0)
+        goes_on, before = self._before()
+        mean, var, count = _statistics(x)
+        old_mean, old_var, values, batches = before[:4] * goes_on
+        share = count / (values + count)  # of this micro-batch, a channel
+        pooled = mean * share + old_mean * (1 - share)
+        spread = (var + (mean - pooled).square()) * share + (old_var + (old_mean - pooled).square()) * (1 - share)
         with torch.no_grad():
-            for name, value in self._before.items():
-                self.get_buffer(name).copy_(value)
-            _move(self, mean, var, count)
-        last_mean, last_var, number = seen[-1]
-        self._pooled = [*seen[:-1], (last_mean.detach(), last_var.detach(), number)]
-        return _normalised(self, x, mean, var)
+            total = values + count
+            self.get_buffer("running_mean").copy_(before[6])
+            self.get_buffer("running_var").copy_(before[7])
+            _move(self, pooled, spread, total)
+            self.get_buffer("num_batches_tracked").add_(~goes_on)
+            self.get_buffer("step").copy_(torch.stack([pooled, spread, total, batches + 1, *before[4:]]))
+        return _normalised(self, x, pooled, spread)
 
-    def _is_new_step(self) -> bool:
-        if self.micro_batches is not None and len(self._pooled) >= self.micro_batches:
-            return True
-        if self.micro_batches is None and not self.weight.requires_grad:
-            return True
-        return self._version != self.weight._version or not self._pooled
+    @torch.no_grad()
+    def _before(self) -> tuple[Tensor, Tensor]:
+        """Whether the step goes on (a bool tensor), and `step` as it is before this micro-batch."""
+        step = self.get_buffer("step")
+        names = ("running_mean", "running_var")
+        now = torch.stack([self.weight, self.bias, *(self.get_buffer(name) for name in names)])
+        goes_on = (step[4:6] == now[:2]).all() & (step[3] > 0).all()
+        if self.micro_batches is not None:
+            goes_on = goes_on & (step[3] < self.micro_batches).all()
+        return goes_on, torch.cat([step[:4], torch.where(goes_on, step[4:], now)])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # The state of an ordinary batch norm will do: no step is under way.
+        state_dict.setdefault(f"{prefix}step", torch.zeros_like(self.get_buffer("step")))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def _kernel_of(x: Tensor, channels: int) -> tuple[bool, Tensor | None]:
@@ -200,7 +206,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     return mean, var, count
 
 
-def _move(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+def _move(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
     """The running statistics one step on; the variance unbiased, as torch does it."""
     momentum = norm.momentum
     assert momentum is not None
