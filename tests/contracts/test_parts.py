@@ -44,12 +44,14 @@ def test_a_trunk_gives_one_vector() -> None:
 
 # Arguments that make a neck small; the options of each are walked in tests/unit/necks.
 SMALL_NECKS: dict[str, dict[str, object]] = {
+    "aspp": {"channels": 8},
     "bifpn": {"channels": 8, "repeats": 1},
     "channel_mapper": {"channels": 8},
     "fpn": {"channels": 8},
     "full_fpn": {"channels": 8, "repeats": 1},
     "nasfpn": {"channels": 8, "repeats": 1},
     "pan": {"channels": 8},
+    "rfb": {"channels": 8},
 }
 
 

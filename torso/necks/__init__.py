@@ -10,24 +10,30 @@ from __future__ import annotations
 from torch import nn
 
 from torso.necks.asff import ASFF
+from torso.necks.aspp import ASPP
 from torso.necks.bifpn import BiFPN
 from torso.necks.channel_mapper import ChannelMapper
 from torso.necks.fpn import FPN
 from torso.necks.full_fpn import FullFPN
 from torso.necks.nasfpn import NASFPN
 from torso.necks.pan import PAN
+from torso.necks.rfb import RFB
+from torso.necks.sam import SAM
 from torso.necks.spp import SPP
 from torso.necks.yolov3 import YOLOv3
 from torso.necks.yolov4 import YOLOv4
 
 NECKS: dict[str, type[nn.Module]] = {
     "asff": ASFF,
+    "aspp": ASPP,
     "bifpn": BiFPN,
     "channel_mapper": ChannelMapper,
     "fpn": FPN,
     "full_fpn": FullFPN,
     "nasfpn": NASFPN,
     "pan": PAN,
+    "rfb": RFB,
+    "sam": SAM,
     "spp": SPP,
     "yolov3": YOLOv3,
     "yolov4": YOLOv4,
