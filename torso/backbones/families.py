@@ -33,7 +33,9 @@ def vgg(
     Source: Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014, arXiv:1409.1556 (timm's
         implementation)
     """
-    return Timm(f"vgg{depth}{'_bn' * batch_norm}", levels, weights, frozen_stages, frozen_norm)
+    # timm draws the fully connected layers before it leaves them out: 100 M numbers, unless they are narrow.
+    options: dict[str, bool | int | float | str] = {"mlp_ratio": 2**-12}
+    return Timm(f"vgg{depth}{'_bn' * batch_norm}", levels, weights, frozen_stages, frozen_norm, options=options)
 
 
 def densenet(

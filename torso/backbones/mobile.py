@@ -162,4 +162,5 @@ def xception(
     Source: Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, 2018, arXiv:1802.02611,
         after Xception, 2016, arXiv:1610.02357 (timm's implementation)
     """
-    return Timm(f"xception{depth}", levels, weights, frozen_stages, frozen_norm, drop_path, output_stride)
+    options: dict[str, bool | int | float | str] = {"feature_cls": "getter"}  # nothing of a block beyond its level
+    return Timm(f"xception{depth}", levels, weights, frozen_stages, frozen_norm, drop_path, output_stride, options)

@@ -67,7 +67,7 @@ class Timm(nn.Module):
         self.mean, self.std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
         self.channels_last = str(getattr(self.body, "output_fmt", None)).endswith("NHWC")
         if weights is not None:
-            # What timm calls through forward_intermediates (ViT) is the whole model, one floor down.
+            # What timm calls through forward_intermediates (ViT, Xception) is the whole model, one floor down.
             whole = self.body.model if type(self.body).__name__ == "FeatureGetterNet" else self.body
             whole.load_state_dict(body_weights(weights, model, whole.state_dict()))
         last = self._last(model, frozen_stages, places) if frozen_stages else None
@@ -80,7 +80,7 @@ class Timm(nn.Module):
         if place is not None and place < len(stages):
             name: str = stages[place]
             # timm joins nested names in some families, and calls the first stage of an HRNet a layer.
-            for known in (name, name.replace(".", "_"), name.replace("stage1", "layer1")):
+            for known in (name, name.replace(".", "_"), name.replace("stage1", "layer1"), f"model.{name}"):
                 if known in modules:
                     return known
         raise ModelError(

@@ -8,11 +8,12 @@ What other parts decide (channels, strides, numbers of classes and priors) appea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from torch import nn
 
-from torso.config import ModelError, Role, Spec
+from torso.config import ModelError, RecipeError, Role, Spec
 from torso.criteria.classify import ClassifyCriterion
 from torso.criteria.dense import DenseCriterion
 from torso.data.formats.voc_lists import voc_protocol
@@ -62,7 +63,7 @@ def detector(
     Source: own design.
     """
     body = backbone.build()
-    pyramid = neck.build(in_channels=body.channels, strides=body.strides)
+    pyramid = joined(backbone, body, neck)
     priors = prior.build(strides=pyramid.strides)
     boxes = coder.build()
     return fitted(
@@ -108,6 +109,16 @@ def classifier(
     body = backbone.build()
     top = head.build(in_channels=body.channels, num_classes=num_classes)
     return fitted(lambda: Classifier(body, top, ClassifyCriterion(class_loss.build()), num_classes))
+
+
+def joined(backbone: Spec, body: nn.Module, neck: Spec) -> nn.Module:
+    """The neck for the levels of a backbone, or one sentence that names both."""
+    try:
+        built: nn.Module = neck.build(in_channels=body.channels, strides=body.strides)
+        return built
+    except RecipeError as error:
+        levels = f"the backbone {backbone.name} has levels of strides {body.strides} and channels {body.channels}"
+        raise RecipeError([replace(one, message=f"{one.message}; {levels}") for one in error.problems]) from error
 
 
 def fitted(make: Callable[[], M]) -> M:

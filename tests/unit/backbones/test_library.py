@@ -99,7 +99,8 @@ def test_multiplications_at_224() -> None:
 
 @pytest.mark.part("backbone/timm")
 @pytest.mark.parametrize(
-    ("name", "levels"), [("resnet", (2, 3)), ("mobilenetv2", (3,)), ("vgg", (1,)), ("hrnet", (3, 5))]
+    ("name", "levels"),
+    [("resnet", (2, 3)), ("mobilenetv2", (3,)), ("vgg", (1,)), ("hrnet", (3, 5)), ("xception", (2, 3))],
 )
 def test_everything_that_learns_gets_a_gradient_whatever_the_levels(name: str, levels: tuple[int, ...]) -> None:
     """Stages above the highest level are not there: they would cost time, and stop distributed training."""
@@ -203,7 +204,7 @@ def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, path)
     assert f"weights {path!r} hold no pos_embed of a ViT with a class token" in refused("vit", weights=path)
     assert "lack conv1.0.weight: they belong to another model" in refused("shufflenet_v2", weights=path)
-    assert "lack stem_0.conv.weight: they belong to another model" in refused("xception", depth=41, weights=path)
+    assert "lack stem.0.conv.weight: they belong to another model" in refused("xception", depth=41, weights=path)
     save_file({"pos_embed": torch.zeros(1, 12, 192)}, path)
     assert "hold no pos_embed" in refused("vit", weights=path)
 
