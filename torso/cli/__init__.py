@@ -135,6 +135,8 @@ def _recipe_verbs(verb: Callable[..., Any]) -> None:
     add = verb("show", _show, "What a recipe or a run is made of: the resolved recipe, its parts, their parameters.")
     add("target", metavar="RECIPE|RUN")
     add("overrides", nargs="*", default=[], metavar="KEY=VALUE")
+    add("--depth", type=int, default=2, help="how deep to look into the model (%(default)s)")
+    add("--svg", metavar="FILE", help="draw backbone, neck and head with their shapes")
     add = verb("parts", _parts, "What parts there are, or the page of one.")
     add("role", nargs="?", metavar="ROLE", help="neck, loss, ... or recipe")
     add("name", nargs="?", metavar="NAME")
@@ -214,19 +216,35 @@ def _export(asked: Asked) -> None:
 def _show(asked: Asked) -> None:
     from torso.recipes import run
 
-    result = run.show(asked.target, asked.overrides)
+    result = run.show(asked.target, asked.overrides, depth=asked.depth, svg=asked.svg)
     tell(asked, result, _shown(result))
 
 
 def _shown(result: Mapping[str, Any]) -> Iterator[str]:
     yield str(result["yaml"])
     yield from table(result["parts"], ["path", "id", "source"])
-    counts = result["parameters"]
-    total = {"all": sum(counts.values())}
-    yield ""
-    yield from table([{"section": name, "parameters": f"{count:,}"} for name, count in {**counts, **total}.items()])
+    width, height = result["size"]
+    yield f"\none picture of {width} x {height}; FLOPs are 2 a multiply-add, strides and receptive fields in pixels"
+    yield from table([_layer(row) for row in result["layers"]])
     for group in result.get("groups", []):
         yield "group    " + "  ".join(f"{key} {value}" for key, value in group.items())
+
+
+def _layer(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the anatomy as the table shows it."""
+    from torso.anatomy.summary import shown
+
+    shapes = [" x ".join(map(str, shape[1:] if shape[:1] == (1,) else shape)) for shape in row["outputs"]]
+    field = row["receptive_field"]
+    return {
+        "layer": row["path"] or "all",
+        "kind": row["kind"],
+        "output": ", ".join(shapes[:1] + ([f"... {len(shapes)} in all"] if len(shapes) > 1 else [])),
+        "parameters": f"{row['parameters']:,}",
+        "FLOPs": shown(row["flops"]),
+        "stride": "-" if row["stride"] is None else f"{row['stride']:g}",
+        "field": "-" if field is None else shown(field) if field > 1e6 else f"{field:g}",
+    }
 
 
 def _parts(asked: Asked) -> None:

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from torso.anatomy.figure import anatomy_svg
+from torso.anatomy.summary import summary
 from torso.config import DataError, Spec
 from torso.recipes.artifact import read_config, without_weights
 from torso.recipes.assemble import parameter_groups
 from torso.recipes.recipe import Recipe
-from torso.recipes.sources import open_split
+from torso.recipes.sources import open_split, size_of
 
 
-def show(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The resolved recipe, the parts and where they come from, and the parameters of each section of the model.
+def show(
+    target: str, overrides: Sequence[str] = (), *, depth: int = 2, svg: str | Path | None = None
+) -> dict[str, Any]:
+    """The resolved recipe, the parts and where they come from, and the model layer by layer.
 
     Args:
         target: a recipe (name or file) or a run folder.
         overrides: ``key=value`` changes.
+        depth: how deep to look into the model; 1 gives its sections.
+        svg: a file for the figure of backbone, neck and head.
 
     Returns:
-        ``name``, ``recipe`` (tree), ``yaml``, ``parts``, ``parameters`` (section -> count; built on ``meta``) and the
-        optimizer's ``groups``.
+        ``name``, ``recipe`` (tree), ``yaml``, ``parts``, ``parameters`` (section -> count; built on ``meta``),
+        ``layers`` (rows of `torso.anatomy.summary`), ``size`` (of the picture they are for), the optimizer's
+        ``groups``, and ``svg`` (the file).
     """
     folder = Path(target)
     classes: int | None = None
@@ -42,6 +50,11 @@ def show(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     bare = Recipe.from_tree(without_weights(recipe.tree), name=recipe.name, without_data=True)
     with torch.device("meta"):
         model = bare.model.build(num_classes=classes)
+    size = size_of(recipe.data.args)
+    layers = summary(model, size, depth)
+    if svg is not None:
+        figure = anatomy_svg(layers, size, recipe.name, _strides(model), _names(recipe.model))
+        Path(svg).write_text(figure, encoding="utf-8")
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     return {
         "name": recipe.name,
@@ -50,8 +63,26 @@ def show(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "num_classes": classes,
         "parts": [describe_part(spec) for spec in specs(recipe.model)],
         "parameters": {name: count for name, count in parameters.items() if count},
+        "size": list(size),
+        "layers": [asdict(row) for row in layers],
         "groups": update_groups(recipe, model),
+        **({} if svg is None else {"svg": str(svg)}),
     }
+
+
+def _strides(model: nn.Module) -> dict[str, Sequence[int]]:
+    found: dict[str, Any] = {name: getattr(part, "strides", None) for name, part in model.named_children()}
+    return {name: strides for name, strides in found.items() if strides is not None}
+
+
+def _names(spec: Spec) -> dict[str, str]:
+    """The words of a recipe for the sections: ``timm resnet50``, ``fpn``."""
+    names = {}
+    for section, part in spec.args.items():
+        if isinstance(part, Spec):
+            model = part.args.get("model")
+            names[section] = f"{part.name} {model}" if isinstance(model, str) else part.name
+    return names
 
 
 def update_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
