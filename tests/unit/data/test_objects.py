@@ -120,6 +120,22 @@ def test_masks_of_a_mosaic_lie_where_their_pictures_do(tmp_path: Path) -> None:
             assert (objects.masks.any(0) != white).sum() <= 0.08 * white.sum() + 12
 
 
+def test_of_a_turned_part_only_what_shows_belongs_to_the_mask(tmp_path: Path) -> None:
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[rasterise([HEART], SIZE)] = 255
+    runs = encoded(rasterise([HEART], SIZE))
+    box = (12.0, 10.0, 68.0, 52.0)
+    index = index_of(tmp_path, [pixels], [[Object(box, 0, mask=[HEART]), Object(box, 1, mask=runs)]])
+    scene = scene_of(index, 0, [], SIZE, []).placed(np.eye(3), (0.0, 0.0, 40.0, 60.0), SIZE)
+    turned = scene.edited([Affine(scale=(1, 1), shift=0, rotation=45)], Generator().manual_seed(8), index)
+    canvas, _, objects = drawn(index, turned, mask_stride=1)
+    assert objects.masks is not None
+    white = canvas[..., 0] > 184  # more than half of the way from the grey beside it
+    assert 200 < white.sum() < 0.6 * (pixels[..., 0] > 0).sum()
+    for mask in objects.masks:
+        assert (mask != white).sum() < 0.1 * white.sum()
+
+
 def key_points(folder: Path, count: int = 1) -> Index:
     places = [(40, 20, 2), (30, 15, 2), (50, 15, 1), (22, 18, 2), (58, 18, 2), (0, 0, 0), (70, 50, 2)]
     row = Object((10.0, 8.0, 75.0, 55.0), 0, keypoints=[float(v) for place in places for v in place])
