@@ -52,6 +52,7 @@ SMALL_NECKS: dict[str, dict[str, object]] = {
     "nasfpn": {"channels": 8, "repeats": 1},
     "pan": {"channels": 8},
     "rfb": {"channels": 8},
+    "unet": {"channels": 8},
 }
 
 

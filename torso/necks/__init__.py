@@ -20,6 +20,7 @@ from torso.necks.pan import PAN
 from torso.necks.rfb import RFB
 from torso.necks.sam import SAM
 from torso.necks.spp import SPP
+from torso.necks.unet import UNet
 from torso.necks.yolov3 import YOLOv3
 from torso.necks.yolov4 import YOLOv4
 
@@ -35,6 +36,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "rfb": RFB,
     "sam": SAM,
     "spp": SPP,
+    "unet": UNet,
     "yolov3": YOLOv3,
     "yolov4": YOLOv4,
 }
