@@ -239,7 +239,7 @@ def _layer(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "layer": row["path"] or "all",
         "kind": row["kind"],
-        "output": ", ".join(shapes[:1] + ([f"... {len(shapes)} in all"] if len(shapes) > 1 else [])),
+        "output": ", ".join(shapes[:1] + ([f"{len(shapes)} in all"] if len(shapes) > 1 else [])),
         "parameters": f"{row['parameters']:,}",
         "FLOPs": shown(row["flops"]),
         "stride": "-" if row["stride"] is None else f"{row['stride']:g}",
