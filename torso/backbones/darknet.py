@@ -9,9 +9,9 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from torso.backbones.levels import chosen
-from torso.backbones.residual import init_he
 from torso.config import Role
 from torso.nn.conv import ConvNormAct, Layer
+from torso.nn.init import init_weights
 from torso.structures import Features
 
 LEAKY = partial(nn.LeakyReLU, negative_slope=0.1)
@@ -59,7 +59,7 @@ class Darknet19(nn.Module):
                 stage.append(ConvNormAct(before, width, 1 if place % 2 else 3, norm=norm, activation=activation))
                 before = width
             self.stages.append(stage)
-        init_he(self, mode="fan_in")
+        init_weights(self, "kaiming", fan="fan_in")
 
     def forward(self, images: Tensor) -> Features:
         """Normalised pictures ``[B, 3, H, W]`` to the chosen levels."""

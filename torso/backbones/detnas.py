@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from torso.backbones.levels import chosen
-from torso.backbones.residual import conv_norm
 from torso.backbones.shufflenet import init_shuffle
 from torso.config import ModelError, Role
-from torso.nn.conv import Layer
+from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 
 Activation = Callable[[], nn.Module]
@@ -80,7 +79,7 @@ class DetNAS(nn.Module):
         self.channels = [CHANNELS[size][level - 1] for level in self.levels]
         self.strides = [2**level for level in self.levels]
         stem = CHANNELS[size][0]
-        self.stem = nn.Sequential(*conv_norm(3, stem, 3, 2, norm=norm), activation())
+        self.stem = ConvNormAct(3, stem, 3, 2, norm=norm, activation=activation)
         self.blocks = nn.ModuleList()
         for (before, after, stride), choice in zip(blocks(size, self.levels[-1]), self.choices, strict=False):
             self.blocks.append(ShuffleBlock(before, after, stride, choice, norm, activation))
@@ -133,8 +132,7 @@ class ShuffleBlock(nn.Module):
                 layers += separable(x, y, 3, 1 if number else stride, norm, activation)
         else:
             layers = [
-                *conv_norm(before, width, 1, norm=norm),
-                activation(),
+                ConvNormAct(before, width, 1, norm=norm, activation=activation),
                 *separable(width, added, kernel, stride, norm, activation),
             ]
         self.path = nn.Sequential(*layers)
@@ -153,8 +151,10 @@ def separable(
     in_channels: int, channels: int, kernel: int, stride: int, norm: Layer, activation: Activation
 ) -> list[nn.Module]:
     """Depthwise convolution and norm, 1x1 convolution, norm and activation."""
-    depthwise = conv_norm(in_channels, in_channels, kernel, stride, norm=norm, groups=in_channels)
-    return [*depthwise, *conv_norm(in_channels, channels, 1, norm=norm), activation()]
+    return [
+        ConvNormAct(in_channels, in_channels, kernel, stride, norm=norm, activation=None, groups=in_channels),
+        ConvNormAct(in_channels, channels, 1, norm=norm, activation=activation),
+    ]
 
 
 def blocks(size: str, last: int) -> list[tuple[int, int, int]]:

@@ -8,9 +8,10 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from torso.backbones.levels import chosen
-from torso.backbones.residual import bottleneck, conv_norm, init_he
 from torso.config import Role
-from torso.nn.conv import Layer
+from torso.nn.conv import ConvNormAct, Layer
+from torso.nn.init import init_weights
+from torso.nn.residual import Residual
 from torso.structures import Features
 
 # Of stages 2 to 6: blocks, channels, stride of the first block, dilation.
@@ -51,26 +52,20 @@ class DetNet59(nn.Module):
         self.levels = chosen(levels, range(2, 7), "detnet59")
         self.channels = [STAGES[level - 2][1] for level in self.levels]
         self.strides = [STRIDES[level - 2] for level in self.levels]
-        self.stem = nn.Sequential(*conv_norm(3, 64, 7, 2, norm=norm), activation(), nn.MaxPool2d(3, 2, padding=1))
+        self.stem = nn.Sequential(
+            ConvNormAct(3, 64, 7, 2, norm=norm, activation=activation), nn.MaxPool2d(3, 2, padding=1)
+        )
         self.stages = nn.ModuleList()
         before = 64
         for repeat, channels, stride, dilation in STAGES[: self.levels[-1] - 1]:
             stage = nn.Sequential()
             for place in range(repeat):
-                block = bottleneck(
-                    before,
-                    channels,
-                    1 if place else stride,
-                    norm=norm,
-                    activation=activation,
-                    dilation=dilation,
-                    project=place == 0,
-                    stride_on=1 if stride_in_1x1 else 3,
-                )
-                stage.append(block)
+                step = 1 if place else stride
+                strides = (step, 1) if stride_in_1x1 else (1, step)
+                stage.append(block(before, channels, strides, dilation, place == 0, norm, activation))
                 before = channels
             self.stages.append(stage)
-        init_he(self)
+        init_weights(self)
 
     def forward(self, images: Tensor) -> Features:
         """Normalised pictures ``[B, 3, H, W]`` to the chosen levels."""
@@ -81,3 +76,24 @@ class DetNet59(nn.Module):
             if level in self.levels:
                 features.append(images)
         return features
+
+
+def block(
+    in_channels: int,
+    channels: int,
+    strides: tuple[int, int],
+    dilation: int,
+    project: bool,
+    norm: Layer,
+    activation: Callable[[], nn.Module],
+) -> Residual:
+    """A bottleneck with strides in its 1x1 and its 3x3; ``project`` puts a 1x1 on the shortcut."""
+    width = channels // 4
+    path = nn.Sequential(
+        ConvNormAct(in_channels, width, 1, strides[0], norm=norm, activation=activation),
+        ConvNormAct(width, width, 3, strides[1], norm=norm, activation=activation, dilation=dilation),
+        ConvNormAct(width, channels, 1, norm=norm, activation=None),
+    )
+    stride = max(strides)
+    beside = ConvNormAct(in_channels, channels, 1, stride, norm=norm, activation=None) if project else None
+    return Residual(path, beside, activation())

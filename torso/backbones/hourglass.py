@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torso.backbones.residual import Residual, basic, conv_norm
 from torso.config import ModelError, Role
-from torso.nn.conv import Layer
+from torso.nn.conv import ConvNormAct, Layer
+from torso.nn.residual import Residual, basic_block
 from torso.structures import Features
 
 Activation = Callable[[], nn.Module]
@@ -74,7 +74,7 @@ class Hourglass(nn.Module):
                 glass.append(units(unit, width, width, repeats[0], norm=norm, activation=activation))
             self.glasses.append(nn.Sequential(*glass))
             kernel = 1 if unit == "preact" else 3
-            self.outs.append(nn.Sequential(*conv_norm(width, channels, kernel, norm=norm), activation()))
+            self.outs.append(ConvNormAct(width, channels, kernel, norm=norm, activation=activation))
         self.merges = nn.ModuleList(Merge(width, channels, unit, norm, activation) for _ in range(stacks - 1))
 
     def forward(self, images: Tensor) -> Features:
@@ -128,9 +128,9 @@ class Merge(nn.Module):
         self.after: nn.Module = nn.Conv2d(channels, width, 1)
         self.unit: nn.Module = nn.Identity()
         if unit == "basic":
-            self.before = nn.Sequential(*conv_norm(width, width, 1, norm=norm))
-            self.after = nn.Sequential(*conv_norm(channels, width, 1, norm=norm))
-            self.unit = nn.Sequential(activation(), basic(width, width, norm=norm, activation=activation))
+            self.before = ConvNormAct(width, width, 1, norm=norm, activation=None)
+            self.after = ConvNormAct(channels, width, 1, norm=norm, activation=None)
+            self.unit = nn.Sequential(activation(), basic_block(width, width, norm=norm, activation=activation))
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """``[B, width, H, W]`` and ``[B, channels, H, W]`` to ``[B, width, H, W]``."""
@@ -141,12 +141,11 @@ class Merge(nn.Module):
 def stem(width: int, unit: Unit, norm: Layer, activation: Activation) -> nn.Sequential:
     """Pictures to stride 4: a strided 7x7, then a strided unit (CornerNet), or units and a max pooling (Newell)."""
     if unit == "basic":
-        first = [*conv_norm(3, width // 2, 7, 2, norm=norm), activation()]
-        return nn.Sequential(*first, basic(width // 2, width, 2, norm=norm, activation=activation))
+        first = ConvNormAct(3, width // 2, 7, 2, norm=norm, activation=activation)
+        return nn.Sequential(first, basic_block(width // 2, width, 2, norm=norm, activation=activation))
     narrow, half = max(width // 4, 1), max(width // 2, 1)
     return nn.Sequential(
-        *conv_norm(3, narrow, 7, 2, norm=norm),
-        activation(),
+        ConvNormAct(3, narrow, 7, 2, norm=norm, activation=activation),
         preact(narrow, half, norm=norm, activation=activation),
         nn.MaxPool2d(2, ceil_mode=True),
         preact(half, half, norm=norm, activation=activation),
@@ -172,7 +171,7 @@ def units(
         before = in_channels if changing or change_last else channels
         after = in_channels if change_last and not changing else channels
         if unit == "basic":
-            layers.append(basic(before, after, stride if changing else 1, norm=norm, activation=activation))
+            layers.append(basic_block(before, after, stride if changing else 1, norm=norm, activation=activation))
         else:
             layers.append(preact(before, after, norm=norm, activation=activation))
     return layers
@@ -182,15 +181,9 @@ def preact(in_channels: int, channels: int, *, norm: Layer, activation: Activati
     """Norm and activation before each of 1x1 to half of ``channels``, 3x3 and 1x1 (figure 4 of Newell's)."""
     width = max(channels // 2, 1)
     path = nn.Sequential(
-        norm(in_channels),
-        activation(),
-        nn.Conv2d(in_channels, width, 1),
-        norm(width),
-        activation(),
-        nn.Conv2d(width, width, 3, padding=1),
-        norm(width),
-        activation(),
-        nn.Conv2d(width, channels, 1),
+        ConvNormAct(in_channels, width, 1, norm=norm, activation=activation, order="nac"),
+        ConvNormAct(width, width, 3, norm=norm, activation=activation, order="nac"),
+        ConvNormAct(width, channels, 1, norm=norm, activation=activation, order="nac"),
     )
-    beside = nn.Identity() if in_channels == channels else nn.Conv2d(in_channels, channels, 1)
-    return Residual(path, beside, nn.Identity())
+    beside = None if in_channels == channels else nn.Conv2d(in_channels, channels, 1)
+    return Residual(path, beside)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torso.backbones.levels import chosen
-from torso.backbones.residual import conv_norm
 from torso.config import Role
-from torso.nn.conv import Layer
+from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 
 # Channels of the first stage of units by groups (table 1): chosen so that all cost about the same.
@@ -49,11 +48,10 @@ class ShuffleUnit(nn.Module):
         width = channels // 4
         added = channels - in_channels if stride == 2 else channels
         self.path = nn.Sequential(
-            *conv_norm(in_channels, width, 1, norm=norm, groups=first_groups),
-            activation(),
+            ConvNormAct(in_channels, width, 1, norm=norm, activation=activation, groups=first_groups),
             nn.ChannelShuffle(groups) if groups > 1 else nn.Identity(),
-            *conv_norm(width, width, 3, stride, norm=norm, groups=width),
-            *conv_norm(width, added, 1, norm=norm, groups=groups),
+            ConvNormAct(width, width, 3, stride, norm=norm, activation=None, groups=width),
+            ConvNormAct(width, added, 1, norm=norm, activation=None, groups=groups),
         )
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
         self.activation = activation()
@@ -101,7 +99,9 @@ class ShuffleNetV1(nn.Module):
         stem, *widths = stage_channels(groups, scale)
         self.channels = [(stem, *widths)[level - 2] for level in self.levels]
         self.strides = [2**level for level in self.levels]
-        self.stem = nn.Sequential(*conv_norm(3, stem, 3, 2, norm=norm), activation(), nn.MaxPool2d(3, 2, padding=1))
+        self.stem = nn.Sequential(
+            ConvNormAct(3, stem, 3, 2, norm=norm, activation=activation), nn.MaxPool2d(3, 2, padding=1)
+        )
         self.stages = nn.ModuleList()
         before = stem
         for width, repeat in zip(widths[: self.levels[-1] - 2], REPEATS, strict=False):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torso.backbones.levels import chosen
-from torso.backbones.residual import basic, bottleneck, conv_norm
 from torso.config import Role
-from torso.nn.conv import Layer
+from torso.nn.conv import ConvNormAct, Layer
+from torso.nn.init import init_weights
+from torso.nn.residual import basic_block, bottleneck
 from torso.structures import Features
 
 Activation = Callable[[], nn.Module]
@@ -110,7 +111,9 @@ class SpineNet(nn.Module):
         self.strides = [2**level for level in self.levels]
         self.parents = wiring()
         self.outputs = [max(i for i, spec in enumerate(BLOCKS) if spec.level == level) for level in self.levels]
-        self.stem = nn.Sequential(*conv_norm(3, 64, 7, 2, norm=norm), activation(), nn.MaxPool2d(3, 2, padding=1))
+        self.stem = nn.Sequential(
+            ConvNormAct(3, 64, 7, 2, norm=norm, activation=activation), nn.MaxPool2d(3, 2, padding=1)
+        )
         self.activation = activation()
         self.resampling, self.blocks, self.ends = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for place in needed(self.outputs, self.parents):
@@ -119,9 +122,10 @@ class SpineNet(nn.Module):
             for parent in BLOCKS[place].parents if place >= 2 else ():
                 self.resampling[f"{parent}-{place}"] = Resample(parent, place, scaling, norm, activation)
         for place in self.outputs:
-            conv = conv_norm(width(place, scaling), scaling.channels, 1, norm=norm)
-            self.ends[str(place)] = nn.Sequential(*conv, activation())
-        init_scaled(self)
+            self.ends[str(place)] = ConvNormAct(
+                width(place, scaling), scaling.channels, 1, norm=norm, activation=activation
+            )
+        init_weights(self, "truncated")
 
     def forward(self, images: Tensor) -> Features:
         """Normalised pictures ``[B, 3, H, W]`` to the chosen levels."""
@@ -150,12 +154,12 @@ class Resample(nn.Module):
         super().__init__()
         few = int(inner(source, scaling) * scaling.alpha)
         steps = BLOCKS[target].level - BLOCKS[source].level
-        layers = [*conv_norm(width(source, scaling), few, 1, norm=norm), activation()]
+        layers: list[nn.Module] = [ConvNormAct(width(source, scaling), few, 1, norm=norm, activation=activation)]
         if steps > 0:
-            layers += [*conv_norm(few, few, 3, 2, norm=norm), activation()]
+            layers.append(ConvNormAct(few, few, 3, 2, norm=norm, activation=activation))
             layers += [nn.MaxPool2d(3, 2, padding=1) for _ in range(steps - 1)]
         self.reduce = nn.Sequential(*layers)
-        self.expand = nn.Sequential(*conv_norm(few, width(target, scaling), 1, norm=norm))
+        self.expand = ConvNormAct(few, width(target, scaling), 1, norm=norm, activation=None)
         self.is_up = steps < 0
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -169,7 +173,7 @@ class Resample(nn.Module):
 
 def group(in_channels: int, place: int, scaling: Scaling, norm: Layer, activation: Activation) -> nn.Sequential:
     """A block of the graph: one residual block, or two or three in a row."""
-    make = bottleneck if BLOCKS[place].is_bottleneck else basic
+    make = bottleneck if BLOCKS[place].is_bottleneck else basic_block
     channels = width(place, scaling)
     layers = nn.Sequential()
     for number in range(scaling.repeats):
@@ -213,11 +217,3 @@ def needed(outputs: Sequence[int], parents: Sequence[Sequence[int]]) -> list[int
         found |= fresh
         waiting += fresh
     return sorted(found)
-
-
-def init_scaled(module: nn.Module) -> None:
-    """All convolutions from a normal distribution of variance 1 / fan in, cut at two standard deviations."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            std = layer.weight[0].numel() ** -0.5 / 0.87962566  # cutting takes away that factor
-            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

@@ -20,10 +20,9 @@ from torso.backbones.detnas import (
     stage_ends,
 )
 from torso.backbones.levels import chosen
-from torso.backbones.residual import conv_norm
 from torso.backbones.shufflenet import init_shuffle
 from torso.config import Role
-from torso.nn.conv import Layer
+from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 
 
@@ -79,7 +78,7 @@ class DetNASSupernet(nn.Module):
         self.levels = chosen(levels, range(2, 6), "the supernet of detnas")
         self.channels = [CHANNELS[size][level - 1] for level in self.levels]
         self.strides = [2**level for level in self.levels]
-        self.stem = nn.Sequential(*conv_norm(3, CHANNELS[size][0], 3, 2, norm=norm), activation())
+        self.stem = ConvNormAct(3, CHANNELS[size][0], 3, 2, norm=norm, activation=activation)
         self.blocks = nn.ModuleList(ChoiceBlock(*block, norm, activation) for block in blocks(size, self.levels[-1]))
         self.ends = stage_ends(size, self.levels)
         init_shuffle(self)

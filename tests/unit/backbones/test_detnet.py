@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tests.unit.backbones.cost import multiply_adds, on_meta, parameters
 from torso.backbones.detnet import DetNet59
+from torso.nn.conv import ConvNormAct
 
 CLASSIFIER = 1024 * 1000
 
@@ -70,7 +71,7 @@ def test_it_has_59_layers_and_stays_at_stride_16() -> None:
     assert len(layers) + 1 == 59  # and the classifier
     for stage in backbone.stages[-2:]:
         kinds = [type(block.shortcut) for block in stage]
-        assert kinds == [nn.Sequential, nn.Identity, nn.Identity]  # B, A, A
+        assert kinds == [ConvNormAct, nn.Identity, nn.Identity]  # B, A, A
         assert [layer.dilation for layer in stage.modules() if getattr(layer, "kernel_size", 0) == (3, 3)] == [
             (2, 2)
         ] * 3

@@ -118,8 +118,8 @@ def test_a_newell_unit_activates_before_it_convolves() -> None:
     net = Hourglass(1, (8, 8), (1, 1), "preact").eval()
     unit = net.glasses[0][1][0]
     with torch.no_grad():
-        unit.path[-1].weight.zero_()
-        unit.path[-1].bias.zero_()
+        unit.path[-1][-1].weight.zero_()
+        unit.path[-1][-1].bias.zero_()
         x = torch.randn(1, 8, 4, 4)
         assert torch.equal(unit(x), x)  # nothing after the sum
 

@@ -75,10 +75,10 @@ def slow(backbone: SpineNet, images: Tensor) -> list[Tensor]:
 
     def resampled(source: int, target: int) -> Tensor:
         layer = backbone.resampling[f"{source}-{target}"]
-        x = layer.reduce[:3](value(source))
+        x = layer.reduce[0](value(source))
         ratio = 2 ** abs(BLOCKS[target].level - BLOCKS[source].level)
         if BLOCKS[target].level > BLOCKS[source].level:
-            x = layer.reduce[3:6](x)
+            x = layer.reduce[1](x)
             while ratio > 2:
                 x, ratio = functional.max_pool2d(x, 3, 2, 1), ratio // 2
         else:
