@@ -52,6 +52,8 @@ SMALL_NECKS: dict[str, dict[str, object]] = {
     "nasfpn": {"channels": 8, "repeats": 1},
     "pan": {"channels": 8},
     "rfb": {"channels": 8},
+    "rfp": {"channels": 8},
+    "sfam": {"channels": 4, "repeats": 2, "scales": 3},
     "unet": {"channels": 8},
 }
 

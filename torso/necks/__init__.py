@@ -18,7 +18,9 @@ from torso.necks.full_fpn import FullFPN
 from torso.necks.nasfpn import NASFPN
 from torso.necks.pan import PAN
 from torso.necks.rfb import RFB
+from torso.necks.rfp import RFP
 from torso.necks.sam import SAM
+from torso.necks.sfam import SFAM
 from torso.necks.spp import SPP
 from torso.necks.unet import UNet
 from torso.necks.yolov3 import YOLOv3
@@ -34,7 +36,9 @@ NECKS: dict[str, type[nn.Module]] = {
     "nasfpn": NASFPN,
     "pan": PAN,
     "rfb": RFB,
+    "rfp": RFP,
     "sam": SAM,
+    "sfam": SFAM,
     "spp": SPP,
     "unet": UNet,
     "yolov3": YOLOv3,
