@@ -112,12 +112,13 @@ def sample(value: Tensor, sizes: Sequence[tuple[int, int]], places: Tensor, weig
         ``[B, Q, heads * C]``.
     """
     batch, queries, heads, levels, points = weights.shape
-    grids = (2 * places - 1).transpose(1, 2).reshape(batch * heads, queries, levels, points, 2)
-    seen, start = [], 0
-    for level, (height, width) in enumerate(sizes):
-        maps = value[:, start : start + height * width].permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
-        seen.append(functional.grid_sample(maps, grids[:, :, level], align_corners=False))
-        start += height * width
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
-    total = (torch.cat(seen, dim=-1) * weights).sum(-1)  # [B * heads, C, Q]
+    # Points before queries and a sum a level: half the time of one sum over all, which reads short rows.
+    grids = (2 * places - 1).permute(3, 0, 2, 4, 1, 5).reshape(levels, batch * heads, points, queries, 2)
+    shares = weights.permute(3, 0, 2, 4, 1).reshape(levels, batch * heads, 1, points, queries)
+    parts = torch.split(value, [height * width for height, width in sizes], dim=1)
+    total = value.new_zeros(())
+    for cells, (height, width), grid, share in zip(parts, sizes, grids, shares, strict=True):
+        maps = cells.permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
+        seen = functional.grid_sample(maps, grid, align_corners=False)  # [B * heads, C, points, Q]
+        total = total + (seen * share).sum(2)
     return total.view(batch, -1, queries).transpose(1, 2)

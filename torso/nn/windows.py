@@ -63,12 +63,13 @@ class WindowAttention(nn.Module):
     def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
         """``[B, windows, N, C]`` with a bias ``[1 or windows, heads, N, N]`` to the same shape."""
         batch, windows, cells, channels = x.shape
-        parts = self.qkv(x).view(batch, windows, cells, 3, self.heads, -1)
-        query, key, value = parts.permute(3, 0, 1, 4, 2, 5).unbind(0)  # [B, windows, heads, N, C / heads]
-        weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, windows, heads, N, N]
-        weights = (weights + bias).softmax(-1)
-        out: Tensor = self.proj((weights @ value).transpose(2, 3).reshape(batch, windows, cells, channels))
-        return out
+        parts = self.qkv(x).view(batch * windows, cells, 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)  # [B * windows, heads, N, C / heads]
+        if bias.shape[0] > 1:  # every window its own
+            bias = bias.expand(batch, *bias.shape).flatten(0, 1)
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        joined: Tensor = self.proj(out.transpose(1, 2).reshape(batch, windows, cells, channels))
+        return joined
 
     def _bias(self, rows: int, columns: int, down: int, right: int) -> Tensor:
         """What is added to the logits: the bias of the distance, and minus infinity between parts of a window."""
