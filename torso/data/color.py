@@ -1,4 +1,4 @@
-"""Transforms of colour: one matrix a picture while loading, and the normalisation on the device."""
+"""Transforms of colour that are one matrix a picture."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Generator, Tensor, nn
+from torch import Generator
 
 from torso.data.draws import uniform
 from torso.data.views import Matrix, View
@@ -69,37 +68,3 @@ _LUMA_STAYS = _YIQ_TO_RGB @ np.diag([1.0, 0.0, 0.0]) @ _RGB_TO_YIQ
 _HUE_STAYS = _YIQ_TO_RGB @ np.diag([0.0, 1.0, 1.0]) @ _RGB_TO_YIQ
 _HUE_TURNS = _YIQ_TO_RGB @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]) @ _RGB_TO_YIQ
 _EYE, _GREY = np.eye(3), np.tile(_LUMA, (3, 1))
-
-
-class Normalize(nn.Module):
-    """Scales pixels in 0..255 to 0..1, subtracts the mean and divides by the standard deviation, on the device.
-
-    Models hold one of these; it is no member of a loader's list, which keeps pixels uint8.
-
-    Args:
-        mean: three numbers in 0..1; the default is ImageNet's.
-        std: three numbers in 0..1.
-
-    Shape: ``[B, 3, H, W]`` uint8 or float 0..255 -> ``[B, 3, H, W]`` float32 (or the given floating type).
-
-    Source: torchvision v2.Normalize.
-    """
-
-    def __init__(
-        self,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-    ) -> None:
-        super().__init__()
-        # Both constants in the units of the pixels: one multiply and one add a pixel.
-        scale = [1 / (255 * value) for value in std]
-        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1), persistent=False)
-        bias = [-m / s for m, s in zip(mean, std, strict=True)]
-        self.register_buffer("bias", torch.tensor(bias).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The normalised pictures, channels-last where they came so."""
-        pixels = images if images.is_floating_point() else images.float()
-        scale: Tensor = self.scale  # type: ignore[assignment]
-        bias: Tensor = self.bias  # type: ignore[assignment]
-        return pixels * scale.to(pixels.dtype) + bias.to(pixels.dtype)

@@ -1,7 +1,7 @@
 """Values of pixels as a network takes them, on the device, where dividing by 255 is all or where it is wrong.
 
 Scans and satellite pictures use an unknown, narrow part of their range, with a few wild values: their scale is taken
-from each picture itself. Photographs are better served by `torso.data.color.Normalize`.
+from each picture itself. Photographs are better served by `torso.nn.normalize.NormalizePixels`.
 """
 
 from __future__ import annotations

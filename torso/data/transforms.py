@@ -25,7 +25,7 @@ from torso.data import (
     pixelwise,
     policies,
 )
-from torso.data.color import Color, Normalize
+from torso.data.color import Color
 from torso.data.compose import Joint, OneOf, RandomApply
 from torso.data.crops import CenterCrop, RandomResizedCrop
 from torso.data.decoding import Decode
@@ -36,6 +36,7 @@ from torso.data.paste import CopyPaste, SmallObjectCopyPaste
 from torso.data.presets import preset
 from torso.data.stats import estimate_mean_std
 from torso.data.warp import WarpAffine
+from torso.nn.normalize import NormalizePixels
 
 __all__ = [
     "TRANSFORMS",
@@ -47,7 +48,6 @@ __all__ = [
     "Joint",
     "Letterbox",
     "Mosaic",
-    "Normalize",
     "RandomResizedCrop",
     "Resize",
     "VerticalFlip",
@@ -107,7 +107,7 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
     "rand_augment": policies.RandAugment,
     "trivial_augment": policies.TrivialAugment,
     "decode": Decode,
-    "normalize": Normalize,
+    "normalize": NormalizePixels,
     "estimate_mean_std": estimate_mean_std,
     "to_tensor": intensity.ToTensor,
     "normalize_robust": intensity.NormalizeRobust,

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from torso.nn.normalize import NormalizePixels
+from torso.nn.normalize import normalizer
 from torso.structures import Batch, Losses
 
 
@@ -18,19 +18,28 @@ class Classifier(nn.Module):
         head: features to logits ``[B, C]``.
         criterion: logits and targets to losses.
         num_classes: classes C.
+        normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
 
     Source: own design.
     """
 
     task: ClassVar[str] = "classify"
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, criterion: nn.Module, num_classes: int):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        criterion: nn.Module,
+        num_classes: int,
+        *,
+        normalize: nn.Module | None = None,
+    ):
         super().__init__()
         if hasattr(head, "scores"):
             raise ValueError(f"a classifier needs a head such as classify, got {type(head).__name__}")
         self.num_classes = num_classes
         self.stride: int = 1  # any size will do
-        self.normalize = NormalizePixels(backbone.mean, backbone.std)  # type: ignore[arg-type]
+        self.normalize = normalizer(normalize, backbone)
         self.backbone, self.head, self.criterion = backbone, head, criterion
 
     def forward(self, images: Tensor) -> Tensor:

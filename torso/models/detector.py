@@ -11,7 +11,7 @@ from torso.boxes.coders import Coder
 from torso.boxes.convert import clip
 from torso.boxes.suppress import candidates
 from torso.heads.dense import HeadOutput
-from torso.nn.normalize import NormalizePixels
+from torso.nn.normalize import normalizer
 from torso.structures import Batch, DenseOutput, Detections, Features, Losses
 
 
@@ -29,6 +29,7 @@ class Detector(nn.Module):
         num_classes: classes C.
         threshold: score below which a prior is no candidate, 0..1.
         topk: candidates of a level at most.
+        normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
 
     Source: own design; with RetinaNet's parts it is Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002
     """
@@ -48,13 +49,14 @@ class Detector(nn.Module):
         num_classes: int,
         threshold: float = 0.05,
         topk: int = 1000,
+        normalize: nn.Module | None = None,
     ):
         super().__init__()
         if not hasattr(head, "scores"):
             raise ValueError(f"a detector needs a dense head such as retina, got {type(head).__name__}")
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
         self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
-        self.normalize = NormalizePixels(backbone.mean, backbone.std)  # type: ignore[arg-type]
+        self.normalize = normalizer(normalize, backbone)
         self.backbone, self.neck, self.head = backbone, neck, head
         self.prior, self.coder, self.criterion, self.suppress = prior, coder, criterion, suppress
 

@@ -40,6 +40,7 @@ def detector(
     average: Literal["batch", "image"] = "batch",
     threshold: float = 0.05,
     topk: int = 1000,
+    normalize: Annotated[Spec | None, Role("transform")] = None,
 ) -> Detector:
     """A dense detector: backbone, neck, head; priors and a coder; an assigner and two losses; a suppressor.
 
@@ -59,6 +60,7 @@ def detector(
         average: divide losses by the positives of the batch, or of each image.
         threshold: score below which nothing is a detection.
         topk: candidates a level.
+        normalize: the first layer, such as ``normalize_robust``; by the backbone's mean and deviation when None.
 
     Source: own design.
     """
@@ -85,6 +87,7 @@ def detector(
             num_classes=num_classes,
             threshold=threshold,
             topk=topk,
+            normalize=None if normalize is None else normalize.build(),
         )
     )
 
@@ -95,6 +98,7 @@ def classifier(
     backbone: Annotated[Spec, Role("backbone")],
     head: Annotated[Spec, Role("head")] = "classify",  # type: ignore[assignment]
     class_loss: Annotated[Spec, Role("loss")] = "cross_entropy",  # type: ignore[assignment]
+    normalize: Annotated[Spec | None, Role("transform")] = None,
 ) -> Classifier:
     """A classifier: backbone and head.
 
@@ -103,12 +107,14 @@ def classifier(
         backbone: pictures to features; the head takes the last level.
         head: features to logits.
         class_loss: loss of the class of the picture.
+        normalize: the first layer, such as ``normalize_robust``; by the backbone's mean and deviation when None.
 
     Source: own design.
     """
     body = backbone.build()
     top = head.build(in_channels=body.channels, num_classes=num_classes)
-    return fitted(lambda: Classifier(body, top, ClassifyCriterion(class_loss.build()), num_classes))
+    first = None if normalize is None else normalize.build()
+    return fitted(lambda: Classifier(body, top, ClassifyCriterion(class_loss.build()), num_classes, normalize=first))
 
 
 def joined(backbone: Spec, body: nn.Module, neck: Spec) -> nn.Module:

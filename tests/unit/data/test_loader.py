@@ -20,9 +20,10 @@ from torso.data.builder import Builder
 from torso.data.decode import Pixels
 from torso.data.index import Index
 from torso.data.loader import Loader
-from torso.data.transforms import Affine, CenterCrop, Color, HorizontalFlip, Letterbox, Normalize, Resize
+from torso.data.transforms import Affine, CenterCrop, Color, HorizontalFlip, Letterbox, Resize
 from torso.data.views import View, to_source
 from torso.data.workers import prepare, shielded
+from torso.nn.normalize import NormalizePixels
 from torso.structures import Batch
 
 AUGMENT = (HorizontalFlip(), Affine(rotation=5), Color())
@@ -270,8 +271,8 @@ def test_a_canvas_of_the_wrong_size_is_explained(index: Index) -> None:
 
 
 def test_normalisation_is_not_for_the_loader(index: Index) -> None:
-    with pytest.raises(TorsoError, match="Normalize does not edit views"):
-        loader(index, transforms=[Normalize()])
+    with pytest.raises(TorsoError, match="NormalizePixels does not edit views"):
+        loader(index, transforms=[NormalizePixels()])
 
 
 def test_unreadable_batches_are_left_out(tmp_path: Path) -> None:

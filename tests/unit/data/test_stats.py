@@ -15,8 +15,8 @@ from tests.unit.data.pictures import noise, save, small_index
 from torso.config import DataError
 from torso.data import Index
 from torso.data.builder import Builder, Object
-from torso.data.color import Normalize
 from torso.data.stats import ChannelSums, estimate_mean_std, stats
+from torso.nn.normalize import NormalizePixels
 
 
 def pictures(folder: Path, arrays: list[np.ndarray]) -> Index:
@@ -56,7 +56,7 @@ def test_mean_and_deviation_are_those_of_all_pixels_together(tmp_path: Path) -> 
 def test_normalize_with_them_leaves_mean_0_and_deviation_1(tmp_path: Path) -> None:
     arrays = [noise(31, 17, seed=seed) // (seed + 1) for seed in range(4)]
     found = estimate_mean_std(pictures(tmp_path, arrays))
-    normalize = Normalize(tuple(found["mean"]), tuple(found["std"]))
+    normalize = NormalizePixels(tuple(found["mean"]), tuple(found["std"]))
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
     after = normalize(images.double())
     assert torch.allclose(after.mean(dim=(0, 2, 3)), torch.zeros(3).double(), atol=1e-5)

@@ -23,12 +23,12 @@ from torso.data.transforms import (
     HorizontalFlip,
     Joint,
     Letterbox,
-    Normalize,
     RandomResizedCrop,
     Resize,
     VerticalFlip,
 )
 from torso.data.views import View, on_canvas
+from torso.nn.normalize import NormalizePixels
 
 BOXES = np.array([[3, 4, 20, 30], [10.5, 2.25, 40, 25]])
 
@@ -151,7 +151,7 @@ def test_a_crop_that_cannot_fit_takes_the_middle() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_normalize_equals_torchvision(dtype: torch.dtype) -> None:
     images = torch.from_numpy(noise(20, 10)).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-    ours = Normalize()(images.to(dtype))
+    ours = NormalizePixels()(images.to(dtype))
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     expected = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(images)
     assert torch.allclose(ours, expected, atol=2e-6)
