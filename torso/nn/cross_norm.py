@@ -58,7 +58,7 @@ class CrossIteration(nn.BatchNorm2d):
         known, kernel = _kernel_of(x, self.num_features)
         if not known:
             return super().forward(x)
-        mean, var, count = _statistics(x)
+        centred, mean, var, count = _statistics(x)
         past = self._corrected(kernel)  # [n, 2, C]
         means = torch.cat([mean[None], past[:, 0]])
         variances = torch.cat([var[None], (past[:, 1] - past[:, 0].square()).clamp(min=0)])
@@ -68,7 +68,7 @@ class CrossIteration(nn.BatchNorm2d):
             _move(self, mean, var, count)
             self._tracked.add_(1)
         self._remember(mean, var, kernel)
-        return _normalised(self, x, pooled, spread)
+        return _normalised(self, centred, mean - pooled, spread).to(x.dtype)
 
     @property
     def _tracked(self) -> Tensor:
@@ -145,7 +145,7 @@ class CrossMiniBatch(nn.BatchNorm2d):
         if not self.training or (self.micro_batches is None and not self.weight.requires_grad):
             return super().forward(x)
         goes_on, before = self._before()
-        mean, var, count = _statistics(x)
+        centred, mean, var, count = _statistics(x)
         old_mean, old_var, values, batches = before[:4] * goes_on
         share = count / (values + count)  # of this micro-batch, a channel
         pooled = mean * share + old_mean * (1 - share)
@@ -157,7 +157,7 @@ class CrossMiniBatch(nn.BatchNorm2d):
             _move(self, pooled, spread, total)
             self.get_buffer("num_batches_tracked").add_(~goes_on)
             self.get_buffer("step").copy_(torch.stack([pooled, spread, total, batches + 1, *before[4:]]))
-        return _normalised(self, x, pooled, spread)
+        return _normalised(self, centred, mean - pooled, spread).to(x.dtype)
 
     @torch.no_grad()
     def _before(self) -> tuple[Tensor, Tensor]:
@@ -196,14 +196,15 @@ def _kernel_of(x: Tensor, channels: int) -> tuple[bool, Tensor | None]:
     return True, kernel
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and (biased) variance of each channel in at least float32, and of how many values."""
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """``x - mean``, mean and (biased) variance of each channel in at least float32, and of how many values."""
     count = x.numel() // x.shape[1]
     if count < 2:
         raise ValueError(f"a batch norm needs more than one value a channel in training, got {list(x.shape)}")
     values = x if x.dtype.itemsize >= 4 else x.float()
-    var, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
-    return mean, var, count
+    mean = values.mean((0, 2, 3))
+    centred = values - mean[:, None, None]
+    return centred, mean, centred.square().mean((0, 2, 3)), count  # torch.var_mean takes much longer on a CPU
 
 
 def _move(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
@@ -215,7 +216,7 @@ def _move(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int | Tensor) 
     running_var.lerp_(var.to(running_var.dtype) * (count / (count - 1)), momentum)
 
 
-def _normalised(norm: nn.BatchNorm2d, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+def _normalised(norm: nn.BatchNorm2d, centred: Tensor, offset: Tensor, var: Tensor) -> Tensor:
+    """Values ``centred + offset`` of the variance ``var``, scaled and shifted."""
     scale = (var + norm.eps).rsqrt() * norm.weight
-    shift = norm.bias - mean * scale
-    return torch.addcmul(shift[:, None, None], x.to(scale.dtype), scale[:, None, None]).to(x.dtype)
+    return (centred * scale[:, None, None]).add_((norm.bias + offset * scale)[:, None, None])

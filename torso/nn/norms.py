@@ -90,7 +90,7 @@ class FilterResponse(nn.Module):
         # The mean square in at least float32; weight and root as one factor, so that x is read only once more.
         square = x.square() if x.dtype.itemsize >= 4 else x.float().square()
         scale = (square.mean((2, 3), keepdim=True) + self.eps).rsqrt() * self.weight[:, None, None]
-        x = torch.addcmul(self.bias[:, None, None].to(x.dtype), x, scale.to(x.dtype))
+        x = (x * scale.to(x.dtype)).add_(self.bias[:, None, None].to(x.dtype))
         return x if self.tau is None else torch.maximum(x, self.tau[:, None, None].to(x.dtype))
 
 
