@@ -159,8 +159,8 @@ def xception(
     Raises:
         ModelError: a level it does not have, stages that cannot be frozen, weights that do not fit.
 
-    Source: Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, 2018, arXiv:1802.02611,
-        after Xception, 2016, arXiv:1610.02357 (timm's implementation)
+    Source: Xception: Deep Learning with Depthwise Separable Convolutions, 2016, arXiv:1610.02357, modified as in
+        DeepLab v3+, arXiv:1802.02611 (timm's implementation)
     """
     options: dict[str, bool | int | float | str] = {"feature_cls": "getter"}  # nothing of a block beyond its level
     return Timm(f"xception{depth}", levels, weights, frozen_stages, frozen_norm, drop_path, output_stride, options)

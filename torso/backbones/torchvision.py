@@ -120,8 +120,8 @@ def alexnet(
     As a pyramid it sees a border of zeros, and its poolings round up: the same weights, and ``ceil(H / stride)`` cells.
 
     Args:
-        variant: ``"torchvision"`` has 64, 192, 384, 256 and 256 channels (the one-tower network of 2014; 61,100,840
-            parameters with 1000 classes); ``"wide"`` has the 96, 256, 384, 384 and 256 of the paper, its towers joined,
+        variant: ``"torchvision"`` has 64, 192, 384, 256 and 256 channels (the one-tower network of arXiv:1404.5997;
+            61,100,840 parameters with 1000 classes); ``"wide"`` has the 96, 256, 384, 384 and 256 of the paper, its towers joined,
             and ends with 5x5 cells (46,787,978 parameters with 10 classes).
         levels: levels to return: 2, 3 and 4 end before a pooling, 5 is the last pooling.
         fully_connected: return one level ``[B, 4096, 1, 1]`` from the two fully connected layers instead, computed
@@ -132,8 +132,7 @@ def alexnet(
     Raises:
         ModelError: a level it does not have, stages that cannot be frozen, weights that do not fit.
 
-    Source: ImageNet Classification with Deep Convolutional Neural Networks, 2012 (torchvision's channels: One weird
-        trick for parallelizing convolutional neural networks, 2014, arXiv:1404.5997)
+    Source: ImageNet Classification with Deep Convolutional Neural Networks, 2012 (torchvision's weights)
     """
     widths, padding, grid = ((64, 192, 384, 256, 256), 2, 6) if variant == "torchvision" else (WIDE, 1, 5)
     features = alexnet_layers(widths, padding)

@@ -40,8 +40,8 @@ class ViT(nn.Module):
     Raises:
         ModelError: a level it does not have, weights that do not fit, more frozen stages than blocks.
 
-    Source: Exploring Plain Vision Transformer Backbones for Object Detection, 2022, arXiv:2203.16527; An Image is Worth
-        16x16 Words, 2020, arXiv:2010.11929 (timm's implementation of the transformer)
+    Source: An Image is Worth 16x16 Words, 2020, arXiv:2010.11929 (timm's implementation); the pyramid from Exploring
+        Plain Vision Transformer Backbones for Object Detection, 2022, arXiv:2203.16527
     """
 
     def __init__(
