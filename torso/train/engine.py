@@ -186,6 +186,8 @@ def _step(job: _Job, state: State, batches: Iterator[Batch], measure: bool) -> d
     seen: list[tuple[Batch, Losses]] = []
     for batch in islice(batches, count):
         there = batch.to(job.numbers.device, non_blocking=True)
+        for trick in job.tricks:
+            there = trick.batch(there, state.epoch)
         with job.numbers.autocast():
             losses = cast("Callable[[Batch], Losses]", model.losses)(there)
         (torch.stack([*losses.values()]).sum() / count).backward()  # type: ignore[no-untyped-call]

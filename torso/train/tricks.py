@@ -10,11 +10,13 @@ import copy
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from torso.config import Role
+from torso.structures import Batch
 from torso.train.state import State
 
 
@@ -25,6 +27,10 @@ class Trick:
 
     def start(self, state: State) -> None:
         """Once, before the first step, with the model on its device; a resume loads the trick's state afterwards."""
+
+    def batch(self, batch: Batch, epoch: int) -> Batch:
+        """A training batch has come to the device; what is returned is learned from."""
+        return batch
 
     def gradients(self, model: nn.Module) -> None:
         """All gradients of a step are there, the optimizer has not moved yet."""
@@ -42,6 +48,29 @@ class Trick:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
+
+
+class Augment(Trick):
+    """Changes training batches on the device: torchvision's transforms where the processor has no time for them.
+
+    Args:
+        transform: called with a batch and the epoch, such as ``on_device``; its draws have to be a pure function of
+            the two, or a resumed run goes another way.
+
+    Source: own design; torchvision v2.
+    """
+
+    name = "augment"
+
+    def __init__(self, transform: Annotated[nn.Module, Role("transform")]) -> None:
+        if not isinstance(transform, nn.Module):
+            raise ValueError(f"augment needs a layer such as on_device, got {type(transform).__name__}")
+        self.transform = transform
+
+    def batch(self, batch: Batch, epoch: int) -> Batch:
+        """The batch after the transform."""
+        changed: Batch = self.transform(batch, epoch)
+        return changed
 
 
 class ClipGradients(Trick):
@@ -200,4 +229,4 @@ class ScheduleArgument(Trick):
             setattr(model.get_submodule(name), self.argument, value)
 
 
-TRICKS = {"clip_gradients": ClipGradients, "ema": EMA, "schedule_argument": ScheduleArgument}
+TRICKS = {"augment": Augment, "clip_gradients": ClipGradients, "ema": EMA, "schedule_argument": ScheduleArgument}
