@@ -135,7 +135,7 @@ def stage_channels(groups: int, scale: float) -> tuple[int, int, int, int]:
 
 
 def _up(value: float, step: int) -> int:
-    return math.ceil(value / step) * step
+    return math.ceil(round(value / step, 6)) * step  # 240 * 1.1 is a little more than 264
 
 
 def init_shuffle(module: nn.Module) -> None:

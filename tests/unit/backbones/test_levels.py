@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -87,3 +88,16 @@ def test_the_signal_neither_dies_nor_explodes_at_the_start(name: str) -> None:
     backbone = SMALL[name]().train()
     for x in backbone(torch.randn(4, 3, 128, 128)):
         assert 0.05 < float(x.detach().std()) < 20
+
+
+@pytest.mark.skipif(not os.environ.get("TORSO_SLOW"), reason="a minute in all: TORSO_SLOW=1 does it")
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_one_exported_program_serves_pictures_of_any_size(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = SMALL[name]().eval()
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    program = torch.export.export(backbone, (torch.randn(2, 3, 256, 320),), dynamic_shapes={"images": sizes}).module()
+    for shape in ((3, 3, 288, 384), (2, 3, 275, 353)):
+        images = torch.randn(shape)
+        for a, b in zip(program(images), backbone(images), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
