@@ -12,5 +12,6 @@ from torch import nn
 
 from torso.heads.classify import Classify
 from torso.heads.retina import Retina
+from torso.heads.small_objects import SmallObjects
 
-HEADS: dict[str, type[nn.Module]] = {"classify": Classify, "retina": Retina}
+HEADS: dict[str, type[nn.Module]] = {"classify": Classify, "retina": Retina, "small_objects": SmallObjects}
