@@ -30,3 +30,7 @@ class Classify(nn.Module):
         pooled = features[-1].mean(dim=(2, 3))
         logits: Tensor = self.linear(self.dropout(pooled))
         return logits
+
+    def reset_classes(self, num_classes: int) -> None:
+        """A new layer for other classes."""
+        self.linear = nn.Linear(self.linear.in_features, num_classes).to(self.linear.weight)

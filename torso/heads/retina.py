@@ -48,6 +48,7 @@ class Retina(nn.Module):
                 f"a head shared by all levels needs equal channels, got {list(in_channels)}: use a neck that maps them"
             )
         self.num_priors, channels = num_priors, in_channels[0]
+        self.prior_probability = prior_probability
         self.class_tower = nn.Sequential(
             *(ConvNormAct(channels, channels, norm=norm, activation=activation) for _ in range(depth))
         )
@@ -68,3 +69,11 @@ class Retina(nn.Module):
     def scores(self, logits: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Logits ``[B, P, C]`` to independent scores in 0..1."""
         return logits.sigmoid()
+
+    def reset_classes(self, num_classes: int) -> None:
+        """A new layer of class logits for other classes; towers and boxes stay."""
+        old = self.class_logits
+        self.class_logits = nn.Conv2d(old.in_channels, self.num_priors * num_classes, 3, padding=1)
+        init_normal(self.class_logits)
+        init_prior(self.class_logits, self.prior_probability)
+        self.class_logits.to(old.weight)

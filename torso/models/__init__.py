@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from torso.models.classifier import Classifier
 from torso.models.detector import Detector
+from torso.models.replace import append_head, replace_head
 
-__all__ = ["Classifier", "Detector"]
+__all__ = ["Classifier", "Detector", "append_head", "replace_head"]

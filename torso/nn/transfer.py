@@ -163,7 +163,10 @@ def _too_few(report: Report, minimum: float) -> str:
         for status in STATUSES[1:]
         if (names := report.names(status))
     ]
-    return "; ".join(parts) + ". It is another network, or its layers have other names (rename=), or ask for less"
+    return (
+        "; ".join(parts)
+        + ". It is another network, or its layers have other names (rename=), or ask for less (minimum)"
+    )
 
 
 def _fitting(pattern: str, state: Mapping[str, Tensor], source: str) -> list[str]:

@@ -187,6 +187,11 @@ def data(
 def training(
     *,
     epochs: int = 12,
+    init: str | None = None,
+    init_parts: Sequence[str] = (),
+    init_drop: Sequence[str] = (),
+    init_minimum: float = 0.5,
+    freeze: Sequence[str] = (),
     optimizer: Annotated[Spec, Role("optimizer")] = "sgd",  # type: ignore[assignment]
     schedule: Annotated[Any, Role("schedule")] = "multistep",
     tricks: Annotated[Sequence[Any], Role("trick")] = (),
@@ -205,6 +210,13 @@ def training(
 
     Args:
         epochs: passes over the training split.
+        init: the weights to begin with: a run, a checkpoint, or a file of weights of torso, timm or torchvision. What
+            does not fit begins anew, and a table says what.
+        init_parts: sections of the model that they go into, ``[backbone]``; the whole model where not given.
+        init_drop: patterns of names in the file that are left out, ``["head.*"]``.
+        init_minimum: least share of the tensors that must fit, 0..1.
+        freeze: patterns of parameters that stay as they are, ``["backbone.*", "!backbone.body.layer4.*"]``; ``!`` takes
+            out again.
         optimizer: update rule.
         schedule: factor of the learning rate, per step.
         tricks: clipping, averaging of weights and the like.

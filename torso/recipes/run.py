@@ -21,6 +21,7 @@ from torso.recipes.recipe import Recipe
 from torso.recipes.ship import export
 from torso.recipes.show import show
 from torso.recipes.sources import judging_loader, locate, open_split, training_loader
+from torso.recipes.transfer import absolute, begin, hold, told
 from torso.train import checkpoint
 from torso.train.engine import fit
 from torso.train.log import Log
@@ -63,6 +64,7 @@ def train(
     settings = recipe.data.build()
     # Absolute, so that a resume works from any folder.
     tree = {**recipe.tree, "data": {**recipe.tree["data"], "path": str(locate(settings["path"]))}}
+    tree["train"] = {**tree["train"], "init": absolute(tree["train"]["init"])}
     # Of the header only what it is: the cost and score it tells are not those of this run.
     recipe = Recipe.from_tree(tree, name=recipe.name, header=recipe.header.partition("\n")[0])
     log = Log(quiet, hidden=DETAILS)
@@ -70,6 +72,8 @@ def train(
     run = RunFolder.create(runs, work.task, name or recipe.name)
     run.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
     write_json(run.config, work.config)
+    if work.begun:
+        write_json(run.path / "init.json", {name: report.to_dict() for name, report in work.begun.items()})
     write_data_report(run, work, {"train": [], "val": []})
     log.say(f"run      {run.path}")
     return _work(work, run, log)
@@ -117,6 +121,8 @@ class _Work:
         seed_everything(self.settings["seed"])
         plan = Recipe.from_tree(without_weights(recipe.tree), name=recipe.name) if bare else recipe
         self.model: nn.Module = plan.model.build(num_classes=len(classes))
+        self.begun = {} if bare else begin(self.model, self.settings)
+        hold(self.model, self.settings)
         self.task = str(self.model.task)
         check_task(self.task, self.train_index)
         self.config = describe(recipe, self.task, classes, self.train_index.class_ids)
@@ -133,6 +139,8 @@ def _prepare(recipe: Recipe, log: Log, bare: bool = False) -> _Work:
             log.say(f"         {problem}")
         if len(index.problems) > 5:
             log.say(f"         and {len(index.problems) - 5} more, all in data_report.json")
+    if work.begun:
+        log.say(told(work.begun, work.settings["init"]))
     count = sum(p.numel() for p in work.model.parameters())
     learned = sum(p.numel() for p in work.model.parameters() if p.requires_grad)
     log.say(f"model    {count / 1e6:.2f} M parameters, {learned / 1e6:.2f} M of them learned; on {work.device}")

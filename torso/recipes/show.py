@@ -17,6 +17,7 @@ from torso.recipes.artifact import read_config, without_weights
 from torso.recipes.assemble import parameter_groups
 from torso.recipes.recipe import Recipe
 from torso.recipes.sources import open_split, size_of
+from torso.recipes.transfer import hold
 
 
 def show(
@@ -87,6 +88,8 @@ def _names(spec: Spec) -> dict[str, str]:
 
 def update_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
     """What the optimizer does with which parameters, a row a group; frozen ones are in none."""
+    settings = recipe.train.build()
+    hold(model, settings)
     return [
         {
             "lr": group["lr"],
@@ -95,7 +98,7 @@ def update_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
             "parameters": sum(parameter.numel() for _, parameter in group["params"]),
             "first": group["params"][0][0],
         }
-        for group in parameter_groups(recipe.train.build(), model)
+        for group in parameter_groups(settings, model)
     ]
 
 
