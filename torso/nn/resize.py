@@ -142,8 +142,6 @@ def _resized(
 def _sharp(count: int, made: int, kernel: Callable[[Tensor], Tensor], reach: int, align_corners: bool) -> Tensor:
     """``[made, count]``: the ``2 * reach`` pixels around each place; those outside are the edge pixel again."""
     at = places(count, made, align_corners)
-    if reach == 1:
-        at = at.clamp(0, count - 1)
     weights = torch.zeros(made, count, dtype=torch.float64)
     for step in range(1 - reach, reach + 1):
         pixel = at.floor() + step
