@@ -27,5 +27,5 @@ LIBRARY: dict[str, dict[str, Any]] = {
     "vit": {"size": "tiny", "channels": 64},
     "xception": {"depth": 41},
 }
-QUICK = ("alexnet", "resnet", "squeezenet", "vgg", "vit")
+QUICK = ("resnet", "squeezenet", "vit")
 """Compiled in every run; the others with ``TORSO_SLOW=1``: a deep network takes 3 to 20 s."""

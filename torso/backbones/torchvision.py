@@ -121,8 +121,8 @@ def alexnet(
 
     Args:
         variant: ``"torchvision"`` has 64, 192, 384, 256 and 256 channels (the one-tower network of arXiv:1404.5997;
-            61,100,840 parameters with 1000 classes); ``"wide"`` has the 96, 256, 384, 384 and 256 of the paper, its towers joined,
-            and ends with 5x5 cells (46,787,978 parameters with 10 classes).
+            61,100,840 parameters with 1000 classes); ``"wide"`` has the 96, 256, 384, 384 and 256 of the paper, its
+            towers joined, and ends with 5x5 cells (46,787,978 parameters with 10 classes).
         levels: levels to return: 2, 3 and 4 end before a pooling, 5 is the last pooling.
         fully_connected: return one level ``[B, 4096, 1, 1]`` from the two fully connected layers instead, computed
             exactly as the classifier does; with the head ``classify`` this is the whole AlexNet.

@@ -97,15 +97,22 @@ def test_multiplications_at_224() -> None:
         assert parameters(vit.body) == 5_717_416 - 193 * 1000 - 2 * 192  # and the final norm
 
 
-@pytest.mark.part("backbone/timm")
+@pytest.mark.part("backbone/timm", "backbone/hrnet", "backbone/xception")
 @pytest.mark.parametrize(
-    ("name", "levels"),
-    [("resnet", (2, 3)), ("mobilenetv2", (3,)), ("vgg", (1,)), ("hrnet", (3, 5)), ("xception", (2, 3))],
+    ("name", "args"),
+    [
+        ("resnet", {"depth": 18, "levels": (2, 3)}),
+        ("mobilenetv2", {"width": 35, "levels": (3,)}),
+        ("vgg", {"depth": 11, "levels": (1,)}),
+        ("xception", {"depth": 41, "levels": (2, 3)}),
+        ("hrnet", {"width": 18, "branches": "raw", "levels": (3, 5)}),
+        ("hrnet", {"width": 18, "branches": "increased", "levels": (2, 4)}),
+    ],
 )
-def test_everything_that_learns_gets_a_gradient_whatever_the_levels(name: str, levels: tuple[int, ...]) -> None:
+def test_everything_that_learns_gets_a_gradient_whatever_the_levels(name: str, args: dict[str, Any]) -> None:
     """Stages above the highest level are not there: they would cost time, and stop distributed training."""
-    backbone = BACKBONES[name](**dict(LIBRARY[name], levels=levels)).train()
-    assert backbone.strides == [2**level for level in levels]
+    backbone = BACKBONES[name](**args).train()
+    assert backbone.strides == [2**level for level in args["levels"]]
     sum(x.square().mean() for x in backbone(torch.rand(2, 3, 64, 64))).backward()
     assert not [key for key, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
     if name != "hrnet":
@@ -119,6 +126,7 @@ def test_everything_that_learns_gets_a_gradient_whatever_the_levels(name: str, l
         ("alexnet", {"frozen_stages": 2}, "body.features_6."),
         ("squeezenet", {"frozen_stages": 1}, "body.features_6."),
         ("shufflenet_v2", {"frozen_stages": 2}, "body.stage3."),
+        ("xception", {"frozen_stages": 1, "depth": 41}, "body.model.blocks.1.stack.conv3."),
         ("hrnet", {"frozen_stages": 1, "width": 18}, "body.transition1."),
         ("hrnet", {"frozen_stages": 2, "width": 18}, "body.transition2."),
     ],
