@@ -23,10 +23,10 @@ from torch import Tensor
 from torso.data import open_index
 from torso.data.decode import decode
 from torso.data.draws import generator_of
-from torso.data.geometry import Letterbox
 from torso.data.loader import Loader
 from torso.data.render import load, render
 from torso.data.transforms import TRANSFORMS
+from torso.data.transforms.geometry import Letterbox
 from torso.data.views import View
 
 ROUNDS, PICTURES, SIDE, OBJECTS, BATCH = 7, 320, 640, 8, 16

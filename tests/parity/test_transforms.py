@@ -23,16 +23,16 @@ from tests.unit.data.augmented import (
     tv_boxes,
 )
 from tests.unit.data.pictures import noise, smooth
-from torso.data import filters, pixelwise
-from torso.data.color import color_matrix
-from torso.data.crops import IoUCrop, Pad, RandomCrop, ZoomOut
-from torso.data.elastic import Distort
-from torso.data.filters_noise import added
-from torso.data.geometry import Resize
-from torso.data.motions import RandomScale, RandomShortSide, sheared, turned
 from torso.data.objects import follow
-from torso.data.perspective import perspective
-from torso.data.photometric import adjustments, distorted
+from torso.data.transforms import filters, pixelwise
+from torso.data.transforms.color import color_matrix
+from torso.data.transforms.crops import IoUCrop, Pad, RandomCrop, ZoomOut
+from torso.data.transforms.elastic import Distort
+from torso.data.transforms.filters_noise import added
+from torso.data.transforms.geometry import Resize
+from torso.data.transforms.motions import RandomScale, RandomShortSide, sheared, turned
+from torso.data.transforms.perspective import perspective
+from torso.data.transforms.photometric import adjustments, distorted
 from torso.data.views import Border, View, clip, move, move_points, shifting
 
 BILINEAR = InterpolationMode.BILINEAR

@@ -115,7 +115,7 @@ class View:
     def tinted(self, color: Matrix) -> View:
         """This view followed by another ``[3, 4]`` colour matrix."""
         if self.filters:  # they have to come first
-            from torso.data.filters import Tint
+            from torso.data.transforms.filters import Tint
 
             return self.filtered(Tint(color))
         bottom = np.array([[0.0, 0.0, 0.0, 1.0]])

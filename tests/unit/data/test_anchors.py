@@ -14,7 +14,7 @@ from tests.unit.data.pictures import small_index
 from torso.boxes.overlap import pairwise_iou
 from torso.config import DataError
 from torso.data.anchors import FITS, kmeans_anchors, letterboxed, measured, overlap
-from torso.data.geometry import Letterbox
+from torso.data.transforms.geometry import Letterbox
 from torso.data.views import View
 
 SIDE = st.floats(1, 600, allow_nan=False)

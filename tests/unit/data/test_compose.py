@@ -13,17 +13,17 @@ from torchvision.transforms import v2
 from tests.unit.data.augmented import sampled, seeded
 from tests.unit.data.pictures import noise, small_index
 from torso.config import RecipeError, TorsoError
-from torso.data.compose import Joint, OneOf, RandomApply
-from torso.data.crops import IoUCrop, RandomCrop
 from torso.data.draws import generator_of
-from torso.data.erase import RandomErasing
-from torso.data.geometry import HorizontalFlip, Letterbox, Resize, VerticalFlip
 from torso.data.loader import Loader
-from torso.data.mosaic import Mosaic
-from torso.data.on_device import OnDevice
-from torso.data.pixelwise import Invert, Posterize
-from torso.data.presets import preset
 from torso.data.scene import mixes
+from torso.data.transforms.compose import Joint, OneOf, RandomApply
+from torso.data.transforms.crops import IoUCrop, RandomCrop
+from torso.data.transforms.erase import RandomErasing
+from torso.data.transforms.geometry import HorizontalFlip, Letterbox, Resize, VerticalFlip
+from torso.data.transforms.mosaic import Mosaic
+from torso.data.transforms.on_device import OnDevice
+from torso.data.transforms.pixelwise import Invert, Posterize
+from torso.data.transforms.presets import preset
 from torso.data.views import View
 from torso.recipes.recipe import Recipe
 from torso.structures import Batch, Targets

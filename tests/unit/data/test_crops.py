@@ -10,9 +10,9 @@ from torchvision.ops import box_iou
 
 from tests.unit.data.augmented import painted, plain, sampled, seeded
 from tests.unit.data.pictures import noise
-from torso.data.crops import IoUCrop, Pad, RandomCrop, ZoomOut
-from torso.data.geometry import HorizontalFlip
-from torso.data.motions import Rotation
+from torso.data.transforms.crops import IoUCrop, Pad, RandomCrop, ZoomOut
+from torso.data.transforms.geometry import HorizontalFlip
+from torso.data.transforms.motions import Rotation
 from torso.data.views import Border, View, changed, inverse
 
 MODES = st.sampled_from(["edge", "reflect", "symmetric"])

@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 
 from tests.unit.data.augmented import painted, plain, sampled, seeded
 from tests.unit.data.pictures import noise
-from torso.data.erase import Cutout, GridMask, HideAndSeek, RandomErasing, grid
-from torso.data.geometry import HorizontalFlip, Letterbox, VerticalFlip
-from torso.data.pixelwise import Posterize
+from torso.data.transforms.erase import Cutout, GridMask, HideAndSeek, RandomErasing, grid
+from torso.data.transforms.geometry import HorizontalFlip, Letterbox, VerticalFlip
+from torso.data.transforms.pixelwise import Posterize
 from torso.data.views import View, changed
 
 GREY = np.full((60, 80, 3), 90, np.uint8)

@@ -10,8 +10,8 @@ from scipy import stats
 
 from tests.unit.data.augmented import filtered, painted, plain, sampled, seeded
 from tests.unit.data.pictures import noise, smooth
-from torso.data import filters, filters_noise, photometric, pixelwise
-from torso.data.color import Color
+from torso.data.transforms import filters, filters_noise, photometric, pixelwise
+from torso.data.transforms.color import Color
 from torso.data.views import View
 
 VIEW = View.of((20, 20), (20, 20))
@@ -135,7 +135,7 @@ def test_a_colour_matrix_after_a_filter_comes_after_it() -> None:
 def test_the_fast_colour_is_near_the_exact_one_in_the_middle_of_the_range() -> None:
     pixels = np.clip(smooth(40, 30), 90, 160)
     exact = painted(pixels, photometric.distorted(plain(pixels), 1.1, None, 1.2, None, True, None))
-    from torso.data.color import color_matrix
+    from torso.data.transforms.color import color_matrix
 
     fast = painted(pixels, plain(pixels).tinted(color_matrix(brightness=1.1, saturation=1.2)))
     assert np.abs(exact.astype(int) - fast).max() <= 2

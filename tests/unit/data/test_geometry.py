@@ -14,14 +14,14 @@ from scipy import stats
 
 from tests.unit.data.augmented import EVERY, apart, plain, sampled, seeded
 from tests.unit.data.pictures import noise, rectangle, smooth
-from torso.data.compose import Joint
-from torso.data.crops import CenterCrop
-from torso.data.elastic import Distort, Elastic
-from torso.data.geometry import Affine, Letterbox, Resize
-from torso.data.motions import RandomScale, RandomShortSide, Rotation, Shear, Shift
-from torso.data.perspective import Perspective, perspective
 from torso.data.scene import mixes
 from torso.data.transforms import TRANSFORMS
+from torso.data.transforms.compose import Joint
+from torso.data.transforms.crops import CenterCrop
+from torso.data.transforms.elastic import Distort, Elastic
+from torso.data.transforms.geometry import Affine, Letterbox, Resize
+from torso.data.transforms.motions import RandomScale, RandomShortSide, Rotation, Shear, Shift
+from torso.data.transforms.perspective import Perspective, perspective
 from torso.data.views import View, move_points
 
 SIZE = (96, 80)

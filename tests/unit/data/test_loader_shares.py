@@ -22,8 +22,8 @@ from torso.config import DataError
 from torso.data import loader as loading
 from torso.data.index import Index
 from torso.data.loader import Loader
-from torso.data.mosaic import Mosaic
 from torso.data.samplers import Over, Random, RepeatFactor, Sequential, Subset
+from torso.data.transforms.mosaic import Mosaic
 from torso.data.workers import fitting, shared_memory
 from torso.structures import Batch
 

@@ -135,7 +135,7 @@ def overlaid(folder: Path, boxes: list[tuple[float, float, float, float]], **mas
 
 @pytest.mark.part("transform/cutmix")
 def test_objects_under_the_rectangle_shrink_to_what_is_left(tmp_path: Path) -> None:
-    from torso.data.mix import overlaid as over
+    from torso.data.transforms.mix import overlaid as over
 
     boxes = [
         (30.0, 20.0, 60.0, 50.0),  # its right half is hidden: the rest is a rectangle
@@ -160,7 +160,7 @@ def test_objects_under_the_rectangle_shrink_to_what_is_left(tmp_path: Path) -> N
 
 @pytest.mark.part("transform/cutmix")
 def test_masks_under_the_rectangle_lose_what_is_hidden(tmp_path: Path) -> None:
-    from torso.data.mix import overlaid as over
+    from torso.data.transforms.mix import overlaid as over
 
     triangle = [[20.0, 20.0, 60.0, 20.0, 20.0, 60.0]]
     index = overlaid(tmp_path, [(20.0, 20.0, 60.0, 60.0)], mask=triangle)

@@ -16,8 +16,8 @@ from torso.data.draws import uniform
 from torso.data.index import Index
 from torso.data.loader import Loader
 from torso.data.objects import shown
-from torso.data.pixelwise import Blur
 from torso.data.transforms import Affine, Color, HorizontalFlip, Letterbox, Mosaic
+from torso.data.transforms.pixelwise import Blur
 
 SIZE = (96, 64)
 SHAPES = [(96, 64), (48, 64), (120, 40), (64, 64), (96, 50), (30, 90), (96, 64), (80, 64), (64, 48)]

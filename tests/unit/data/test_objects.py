@@ -16,14 +16,14 @@ from tests.unit.data.scenes import drawn, index_of, scene_of
 from torso.data import open_index, points
 from torso.data.builder import Object
 from torso.data.draws import uniform
-from torso.data.elastic import Distort
 from torso.data.index import Index
 from torso.data.loader import Loader
 from torso.data.masks import encoded, rasterise
-from torso.data.mix import overlaid
 from torso.data.objects import shown
 from torso.data.scene import Scene
 from torso.data.transforms import TRANSFORMS, Affine, HorizontalFlip, Mosaic, VerticalFlip
+from torso.data.transforms.elastic import Distort
+from torso.data.transforms.mix import overlaid
 from torso.data.views import View
 
 SIZE = (80, 60)

@@ -12,9 +12,18 @@ from torchvision.transforms import v2
 
 from tests.unit.data.augmented import BOXES, apart, painted, pixels_of, plain, sampled, seeded, tensor
 from tests.unit.data.pictures import noise, smooth
-from torso.data import policies
-from torso.data.policies import OPERATIONS, SIGNED, SPACE, WIDE, AutoAugment, RandAugment, TrivialAugment, magnitude
-from torso.data.policies_learned import LEARNED
+from torso.data.transforms import policies
+from torso.data.transforms.policies import (
+    OPERATIONS,
+    SIGNED,
+    SPACE,
+    WIDE,
+    AutoAugment,
+    RandAugment,
+    TrivialAugment,
+    magnitude,
+)
+from torso.data.transforms.policies_learned import LEARNED
 from torso.data.views import View, move
 
 SIZE = (61, 40)

@@ -11,7 +11,6 @@ from torchvision.transforms import v2
 
 from tests.unit.data.pictures import noise, smooth
 from torso.config import parameters
-from torso.data.color import color_matrix
 from torso.data.draws import generator_of, order, uniform
 from torso.data.render import render
 from torso.data.transforms import (
@@ -27,6 +26,7 @@ from torso.data.transforms import (
     Resize,
     VerticalFlip,
 )
+from torso.data.transforms.color import color_matrix
 from torso.data.views import View, on_canvas
 from torso.nn.normalize import NormalizePixels
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.unit.data.pictures import encoded, noise, rectangle, save
 from torso.data.decode import decode
-from torso.data.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
 from torso.data.render import load, render
+from torso.data.transforms.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
 from torso.data.views import View, clip, inverse, move, on_canvas, scaling, shifting, to_source
 
 SIZE = (96, 80)

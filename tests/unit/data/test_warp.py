@@ -11,9 +11,9 @@ from torchvision.transforms import v2
 
 from tests.unit.data.augmented import apart, painted, plain
 from tests.unit.data.pictures import noise, smooth
-from torso.data.intensity import NormalizeRobust, ToTensor, percentile
+from torso.data.transforms.intensity import NormalizeRobust, ToTensor, percentile
+from torso.data.transforms.warp import WarpAffine, warp_affine
 from torso.data.views import scaling, shifting
-from torso.data.warp import WarpAffine, warp_affine
 
 MATRICES = [
     (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from torso.config import RecipeError
-from torso.data.mosaic import Mosaic
-from torso.data.on_device import OnDevice
+from torso.data.transforms.mosaic import Mosaic
+from torso.data.transforms.on_device import OnDevice
 from torso.recipes.recipe import Recipe
 from torso.recipes.run import train
 from torso.structures import Batch, Targets

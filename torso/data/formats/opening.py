@@ -27,7 +27,7 @@ def recognise(path: Path) -> str:
             return name
     inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) if path.is_dir() else path.name
     raise DataError(
-        f"{path}: expected VOC (Annotations/*.xml), YOLO (data.yaml), COCO (annotations/instances_*.json), images/ with "
+        f"{path}: expected VOC (Annotations/*.xml), YOLO (data.yaml), COCO (annotations/instances_*.json), images/ and "
         f"masks/, a table (train.csv), tar shards or class folders; found {inside or 'an empty folder'}. "
         "Name the format with data.format (torso parts format)"
     )

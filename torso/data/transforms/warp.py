@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from torso.data.motions import filled
+from torso.data.transforms.motions import filled
 from torso.data.views import View
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, cast
 
-from torso.data.color import Color
-from torso.data.compose import Joint
-from torso.data.crops import IoUCrop, RandomCrop, RandomResizedCrop, ZoomOut
-from torso.data.erase import Cutout, RandomErasing
-from torso.data.geometry import Affine, HorizontalFlip
-from torso.data.mosaic import Mosaic
-from torso.data.motions import RandomScale
-from torso.data.photometric import Photometric
-from torso.data.policies import AutoAugment, RandAugment, TrivialAugment
 from torso.data.scene import Edit
+from torso.data.transforms.color import Color
+from torso.data.transforms.compose import Joint
+from torso.data.transforms.crops import IoUCrop, RandomCrop, RandomResizedCrop, ZoomOut
+from torso.data.transforms.erase import Cutout, RandomErasing
+from torso.data.transforms.geometry import Affine, HorizontalFlip
+from torso.data.transforms.mosaic import Mosaic
+from torso.data.transforms.motions import RandomScale
+from torso.data.transforms.photometric import Photometric
+from torso.data.transforms.policies import AutoAugment, RandAugment, TrivialAugment
 
 _SETS: dict[str, Callable[[], list[object]]] = {
     "yolo": lambda: [Affine(), HorizontalFlip(), Color()],

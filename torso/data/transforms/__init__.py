@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torso.data import (
+from torso.data.stats import estimate_mean_std
+from torso.data.transforms import (
     crops,
     elastic,
     erase,
@@ -25,17 +26,16 @@ from torso.data import (
     pixelwise,
     policies,
 )
-from torso.data.color import Color
-from torso.data.compose import Joint, OneOf, RandomApply
-from torso.data.crops import CenterCrop, RandomResizedCrop
-from torso.data.decoding import Decode
-from torso.data.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
-from torso.data.mix import CutMix, MixUp, MixUpBoxes
-from torso.data.mosaic import Mosaic
-from torso.data.paste import CopyPaste, SmallObjectCopyPaste
-from torso.data.presets import preset
-from torso.data.stats import estimate_mean_std
-from torso.data.warp import WarpAffine
+from torso.data.transforms.color import Color
+from torso.data.transforms.compose import Joint, OneOf, RandomApply
+from torso.data.transforms.crops import CenterCrop, RandomResizedCrop
+from torso.data.transforms.decoding import Decode
+from torso.data.transforms.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
+from torso.data.transforms.mix import CutMix, MixUp, MixUpBoxes
+from torso.data.transforms.mosaic import Mosaic
+from torso.data.transforms.paste import CopyPaste, SmallObjectCopyPaste
+from torso.data.transforms.presets import preset
+from torso.data.transforms.warp import WarpAffine
 from torso.nn.normalize import NormalizePixels
 
 __all__ = [

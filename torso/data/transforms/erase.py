@@ -10,7 +10,7 @@ import torch
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.elastic import seed_of
+from torso.data.transforms.elastic import seed_of
 from torso.data.views import Boxes, Points, View
 
 Fill = tuple[int, int, int] | Literal["noise"]

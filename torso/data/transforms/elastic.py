@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.filters import Canvas
+from torso.data.transforms.filters import Canvas
 from torso.data.views import Points, View
 
 Field = NDArray[np.float32]  # [H, W, 2] pixels along x and y

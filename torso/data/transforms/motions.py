@@ -15,7 +15,7 @@ import torch
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.geometry import about, turning
+from torso.data.transforms.geometry import about, turning
 from torso.data.views import Matrix, View, scaling, shifting
 
 

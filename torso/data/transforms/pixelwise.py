@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Generator
 
-from torso.data import filters, filters_noise
-from torso.data.color import color_matrix
 from torso.data.draws import uniform
-from torso.data.elastic import seed_of
+from torso.data.transforms import filters, filters_noise
+from torso.data.transforms.color import color_matrix
+from torso.data.transforms.elastic import seed_of
 from torso.data.views import Matrix, View
 
 

@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from torso.data.filters import Canvas, Still
+from torso.data.transforms.filters import Canvas, Still
 
 Kind = Literal["gaussian", "salt_pepper", "poisson"]
 
 
 @dataclass(frozen=True)
 class Noise(Still):
-    """Noise of one of three kinds; ``amount`` is explained where they are drawn (`torso.data.pixelwise.Noise`)."""
+    """Noise of one of three kinds; ``amount`` is explained where they are drawn (`pixelwise.Noise`)."""
 
     kind: Kind
     amount: float

@@ -1,7 +1,7 @@
 """What is done to the pixels of a drawn canvas and can be neither a matrix nor a region: tables, blurs, noise.
 
 Each filter is exactly one operation of torchvision v2's functionals (or of the paper named), with its parameters set;
-what draws the parameters stands in ``torso.data.pixelwise`` and ``torso.data.photometric``. Canvases are ``[H, W, 3]``
+what draws the parameters stands in ``pixelwise`` and ``photometric`` beside it. Canvases are ``[H, W, 3]``
 uint8 RGB.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.motions import filled
+from torso.data.transforms.motions import filled
 from torso.data.views import Matrix, Points, View
 
 

@@ -1,6 +1,6 @@
 """Colour as torchvision changes it, exactly: rounded after each step, contrast about the mean grey, hue of HSV.
 
-`torso.data.color.Color` says nearly the same by one matrix and is many times cheaper. The differences: there contrast
+`color.Color` says nearly the same by one matrix and is many times cheaper. The differences: there contrast
 turns about mid grey (128) instead of the picture's mean, the hue turn keeps the luma of YIQ instead of the value of
 HSV, and values are cut off at 0 and 255 once at the end instead of after each step. What stands here runs on the drawn
 canvas, so that a grey border counts for the mean; put a crop, not a letterbox, under it where that matters.
@@ -16,7 +16,7 @@ import torch
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.filters import Brighten, Contrast, Hue, Saturate, Tint
+from torso.data.transforms.filters import Brighten, Contrast, Hue, Saturate, Tint
 from torso.data.views import Filter, View
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Generator
 
 from torso.data.draws import uniform
-from torso.data.geometry import Letterbox
 from torso.data.scene import Partners, Scene, merged
+from torso.data.transforms.geometry import Letterbox
 
 
 class Mosaic:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Generator
 
-from torso.data import filters
 from torso.data.draws import uniform
-from torso.data.motions import filled, turned
-from torso.data.pixelwise import inverting
-from torso.data.policies_learned import LEARNED
+from torso.data.transforms import filters
+from torso.data.transforms.motions import filled, turned
+from torso.data.transforms.pixelwise import inverting
+from torso.data.transforms.policies_learned import LEARNED
 from torso.data.views import View, shifting
 
 Spread = tuple[float, float]
