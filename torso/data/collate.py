@@ -53,20 +53,20 @@ class Memory:
     def __init__(self) -> None:
         self._blocks: list[NDArray[np.uint8]] = []
 
-    def empty(self, *shape: int) -> Tensor:
-        """A uint8 tensor; in a worker in shared memory, or it would be copied there afterwards."""
+    def empty(self, *shape: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+        """A tensor of whole numbers; in a worker in shared memory, or it would be copied there afterwards."""
         if get_worker_info() is not None:
-            storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-            empty = torch.empty(0, dtype=torch.uint8)
+            storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
+            empty = torch.empty(0, dtype=dtype)
             empty.set_(storage, 0, shape)  # type: ignore[call-overload]
             return empty
-        size = math.prod(shape)
+        size = math.prod(shape) * dtype.itemsize
         for block in self._blocks:
             # Held by the list, by this loop and by the call: by no tensor any more.
             if len(block) >= size and sys.getrefcount(block) == 3:
-                return torch.from_numpy(block)[:size].view(shape)
+                return torch.from_numpy(block)[:size].view(dtype).view(shape)
         self._blocks = [*self._blocks, np.empty(size, np.uint8)][-_KEPT:]
-        return torch.from_numpy(self._blocks[-1]).view(shape)
+        return torch.from_numpy(self._blocks[-1]).view(dtype).view(shape)
 
 
 def _targets(samples: Sequence[Sample], classes: int) -> Targets:

@@ -20,8 +20,10 @@ Pixels = NDArray[np.uint8]
 """``[H, W, 3]`` RGB."""
 
 
-def decode(source: Path | str | bytes | Pixels, max_scale_down: float = 1, *, pillow: bool = False) -> Pixels:
-    """Reads a picture as upright 8-bit RGB.
+def decode(
+    source: Path | str | bytes | Pixels, max_scale_down: float = 1, *, pillow: bool = False, bits: int = 8
+) -> Pixels:
+    """Reads a picture as upright RGB of 8 bits, or of 16.
 
     Grey and palette become RGB, CMYK is converted, alpha is dropped (not composited), 16 bits are divided by 257,
     floating point in 0..1 is multiplied by 255, of an animation the first frame counts.
@@ -31,13 +33,17 @@ def decode(source: Path | str | bytes | Pixels, max_scale_down: float = 1, *, pi
         max_scale_down: the picture may be returned up to this many times smaller (a power of two up to 8 inside
             the JPEG decoder, where that is nearly free); other formats are returned in full size.
         pillow: decode JPEG with Pillow too, for comparison with other libraries.
+        bits: 8, or 16 to keep what scans have: 8-bit pictures are multiplied by 257. Of 16-bit colour Pillow gives
+            the upper 8 bits only.
 
     Returns:
-        ``[H, W, 3]`` uint8.
+        ``[H, W, 3]`` uint8, or uint16.
 
     Raises:
         DecodeError: with the path and the reason.
     """
+    if bits == 16:
+        return _deep(source, max_scale_down, pillow)
     if isinstance(source, np.ndarray):
         return source if source.ndim == 3 else np.repeat(source[..., None], 3, axis=2)
     path, data = read(source)
@@ -53,7 +59,22 @@ def decode(source: Path | str | bytes | Pixels, max_scale_down: float = 1, *, pi
             image.load()
         except Exception as error:  # Pillow's plugins raise whatever their parsers raise
             raise DecodeError(path, f"damaged picture ({type(error).__name__}: {error})") from error
-        return _upright(_to_rgb8(image, path), orientation_of(image))
+        return _upright(_to_rgb(image, path, 8), orientation_of(image))
+
+
+def _deep(source: Path | str | bytes | Pixels, max_scale_down: float, pillow: bool) -> Pixels:
+    """The picture in 16 bits."""
+    if not isinstance(source, np.ndarray):
+        path, data = read(source)
+        if jpeg_header(data) is None:
+            with opened(path, data, data) as image:
+                if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+                    try:
+                        image.load()
+                    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
+                        raise DecodeError(path, f"damaged picture ({type(error).__name__}: {error})") from error
+                    return _upright(_to_rgb(image, path, 16), orientation_of(image))
+    return decode(source, max_scale_down, pillow=pillow).astype(np.uint16) * np.uint16(257)
 
 
 def _fast_jpeg(data: bytes, width: int, height: int, max_scale_down: float) -> Pixels | None:
@@ -77,8 +98,9 @@ def _fast_jpeg(data: bytes, width: int, height: int, max_scale_down: float) -> P
     return None
 
 
-def _to_rgb8(image: Image.Image, path: str) -> Pixels:
-    """8-bit RGB by the rules of ``decode``; Pillow's own conversion would clip 16 bits to white."""
+def _to_rgb(image: Image.Image, path: str, bits: int) -> Pixels:
+    """RGB by the rules of ``decode``; Pillow's own conversion would clip 16 bits to white."""
+    most, kind = (255.0, np.uint8) if bits == 8 else (65535.0, np.uint16)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         low, high = float(values.min()), float(values.max())
@@ -87,14 +109,14 @@ def _to_rgb8(image: Image.Image, path: str) -> Pixels:
                 raise DecodeError(
                     path, f"floating point in {low:g}..{high:g} has no fixed meaning; scale it to 0..1 or to 8 bits"
                 )
-            grey = np.rint(values * 255)
+            grey = np.rint(values * most)
         elif low < 0 or high > 65535:
             raise DecodeError(
                 path, f"32-bit values in {low:g}..{high:g} have no fixed meaning; save it with 8 or 16 bits"
             )
         else:
-            grey = np.rint(values / 257.0)
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+            grey = np.rint(values * (most / 65535.0))
+        return np.repeat(grey.astype(kind)[..., None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

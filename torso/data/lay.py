@@ -35,7 +35,13 @@ def resized(pixels: Pixels, size: tuple[int, int], into: Pixels | None = None) -
     """
     shrinks = min(pixels.shape[1] / size[0], pixels.shape[0] / size[1])
     method = cv2.INTER_AREA if shrinks > _AVERAGE else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, size, dst=into, interpolation=method), np.uint8)
+    drawn: Pixels = cv2.resize(pixels, size, dst=into, interpolation=method)  # type: ignore[assignment]
+    return drawn
+
+
+def grey(pixels: Pixels) -> int:
+    """What one of 256 grey levels is in the pixels' own units: 1, or 257 of 16 bits."""
+    return 257 if pixels.dtype.itemsize == 2 else 1
 
 
 def laid(pixels: Pixels, layer: Layer, canvas: Pixels) -> Layer:
@@ -115,7 +121,7 @@ def _warp(pixels: Pixels, view: View, part: Points | None, canvas: Pixels) -> No
         part = None if part is None else part / factors
         pixels, matrix = small, matrix @ scaling(*factors)
     if part is None:
-        _warped(pixels, matrix, canvas, _BORDERS[view.border], view.fill)
+        _warped(pixels, matrix, canvas, _BORDERS[view.border], view.fill * grey(canvas))
         return
     # Only as much of the canvas as the part can reach is warped.
     moved = cut(move_points(part, matrix), (0.0, 0.0, float(canvas.shape[1]), float(canvas.shape[0])))
@@ -132,7 +138,7 @@ def _warp(pixels: Pixels, view: View, part: Points | None, canvas: Pixels) -> No
             # Edges are blended with what lies below, and so are the seams of tiles.
             _warped(piece, matrix @ shifting(x0, y0), place, cv2.BORDER_TRANSPARENT, 0)
         return
-    drawn = np.empty(place.shape, np.uint8)
+    drawn = np.empty_like(place)
     _warped(pixels, matrix, drawn, cv2.BORDER_REPLICATE, 0)
     mask = np.zeros(place.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, np.rint((moved - (left + 0.5, top + 0.5)) * 16).astype(np.int32), 1, shift=4)

@@ -25,11 +25,15 @@ class Pictures:
         size: width and height of the network's input.
         cache_bytes: keep up to so many bytes for the whole run, shared by all workers.
         workers: processes that load.
+        bits: of a channel, 8 or 16.
     """
 
-    def __init__(self, index: Index, size: tuple[int, int], cache_bytes: int = 0, workers: int = 1) -> None:
+    def __init__(
+        self, index: Index, size: tuple[int, int], cache_bytes: int = 0, workers: int = 1, bits: int = 8
+    ) -> None:
         self.index = index
         self.size = size
+        self.bits = bits
         self.shared = False
         # What each worker reads right now, in shared memory: a dead or hung worker still tells.
         self.current = torch.full((workers,), -1).share_memory_()  # type: ignore[no-untyped-call]
@@ -89,6 +93,6 @@ class Pictures:
         info = get_worker_info()
         worker = info.id if info is not None else 0
         self.current[worker] = row
-        pixels = load(self.index.picture(row), view)
+        pixels = load(self.index.picture(row), view, self.bits)
         self.current[worker] = -1
         return pixels

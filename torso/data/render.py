@@ -8,9 +8,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from torso.config import TorsoError
 from torso.data.bitmaps import Patch
 from torso.data.decode import Pixels, decode
-from torso.data.lay import laid, resized
+from torso.data.lay import grey, laid, resized
 from torso.data.scene import Layer, Scene
 from torso.data.stores import Picture
 from torso.data.views import Erased, Matrix, Points, View, changed, shifting
@@ -18,9 +19,9 @@ from torso.data.views import Erased, Matrix, Points, View, changed, shifting
 Patches = Callable[[Layer], Patch]
 
 
-def load(picture: Picture, view: View) -> Pixels:
+def load(picture: Picture, view: View, bits: int = 8) -> Pixels:
     """Decodes a picture, inside the JPEG decoder as small as the view allows without losing detail."""
-    return decode(picture, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow)
+    return decode(picture, 1 / max(view.scale, 1e-6) if view.scaled else 1, pillow=view.pillow, bits=bits)
 
 
 def shrunk(pixels: Pixels, view: View) -> Pixels:
@@ -44,7 +45,7 @@ def render(pixels: Pixels, view: View, into: Pixels | None = None) -> tuple[Pixe
         snapped to whole pixels, and boxes that follow the returned matrix fit the drawing exactly.
     """
     canvas = np.empty((view.size[1], view.size[0], 3), np.uint8) if into is None else into
-    canvas[:] = view.fill
+    canvas[:] = view.fill * grey(canvas)
     drawn = laid(pixels, Layer(0, view), canvas).view
     tinted(canvas, view.color, into=canvas)
     finish(canvas, view)
@@ -63,7 +64,7 @@ def draw(scene: Scene, pixels_of: Callable[[Layer], Pixels], canvas: Pixels, pat
     Returns:
         The scene as it was really drawn: see `render`.
     """
-    canvas[:] = scene.canvas.fill
+    canvas[:] = scene.canvas.fill * grey(canvas)
     colors = [layer.view.color for layer in scene.layers]
     alone = len(colors) == 1
     alike = all(color is colors[0] or np.array_equal(color, colors[0]) for color in colors)
@@ -85,7 +86,10 @@ def tinted(pixels: Pixels, color: Matrix, into: Pixels | None = None) -> Pixels:
     """One colour product."""
     if color is _PLAIN or np.array_equal(color, _PLAIN):
         return pixels
-    return np.asarray(cv2.transform(pixels, color, dst=into), np.uint8)
+    if grey(pixels) != 1:
+        color = color * (1, 1, 1, grey(pixels))
+    drawn: Pixels = cv2.transform(pixels, color, dst=into)  # type: ignore[assignment]
+    return drawn
 
 
 def finish(canvas: Pixels, view: View) -> None:
@@ -93,6 +97,9 @@ def finish(canvas: Pixels, view: View) -> None:
     for erased in view.erased:
         if erased.after == 0:
             _erase(canvas, erased)
+    if view.filters and grey(canvas) != 1:
+        kinds = ", ".join(sorted({type(one).__name__ for one in view.filters}))
+        raise TorsoError(f"data.bits=16: {kinds} works on 8 bits only; leave it out, or take its matrix form (color)")
     for number, one in enumerate(view.filters, 1):
         filtered = one.pixels(canvas)
         if filtered is not canvas:
@@ -107,10 +114,13 @@ def _erase(canvas: Pixels, erased: Erased) -> None:
     if erased.fill == "noise":
         mask = np.zeros(canvas.shape[:2], np.uint8)
         _paint(mask, erased.polygons, (1, 1, 1))
-        noise = np.random.Generator(np.random.PCG64(erased.seed)).integers(0, 256, canvas.shape, np.uint8)
+        noise = np.random.Generator(np.random.PCG64(erased.seed)).integers(
+            0, np.iinfo(canvas.dtype).max, canvas.shape, canvas.dtype, endpoint=True
+        )
         np.copyto(canvas, noise, where=mask[..., None].astype(bool))
     else:
-        _paint(canvas, erased.polygons, erased.fill)
+        red, green, blue = (value * grey(canvas) for value in erased.fill)
+        _paint(canvas, erased.polygons, (red, green, blue))
 
 
 def _paint(canvas: Pixels, polygons: Points, color: tuple[int, int, int]) -> None:

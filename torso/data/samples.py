@@ -94,6 +94,7 @@ class Samples(Dataset[Loaded]):
         self.unmixed = _fitting([one for one in flat if not mixes(one)], size)
         pictures.shared = any(map(mixes, self.transforms))
         self._memory = Memory()
+        self._dtype = torch.uint16 if pictures.bits == 16 else torch.uint8
         self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Loaded:
@@ -103,7 +104,7 @@ class Samples(Dataset[Loaded]):
     def batch(self, keys: Sequence[tuple[int, int]]) -> Loaded:
         """A batch; each picture is drawn straight into its place there, in shared memory where it has to travel."""
         size = self._size(*keys[0])
-        images = self._memory.empty(len(keys), size[1], size[0], 3)
+        images = self._memory.empty(len(keys), size[1], size[0], 3, dtype=self._dtype)
         canvases = images.numpy()
         samples: list[Sample] = []
         skipped: list[tuple[int, str]] = []

@@ -13,6 +13,7 @@ from torso.boxes.draw import Pixels, draw, palette
 from torso.data.decode import decode
 from torso.data.index import Index
 from torso.data.masks import rasterise
+from torso.nn.normalize import eight_bits
 from torso.structures import Batch
 
 SHADE = 0.45  # how much of a mask's colour lies over the picture
@@ -56,7 +57,7 @@ def augmented(batch: Batch, row: int, classes: Sequence[str], side: int) -> Pixe
     targets = batch.targets
     height, width = batch.images.shape[-2:]
     scale = min(side / max(width, height), 4.0)
-    pixels = _scaled(batch.images[row].permute(1, 2, 0).contiguous().numpy(), (width, height), scale)
+    pixels = _scaled(eight_bits(batch.images[row]).byte().permute(1, 2, 0).contiguous().numpy(), (width, height), scale)
     if targets.segments is not None:
         small = Image.fromarray(targets.segments[row].numpy()).resize(pixels.shape[1::-1], Image.Resampling.NEAREST)
         pixels = shaded_classes(pixels, np.asarray(small), classes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torso.boxes.draw import Colour, Pixels, draw
 from torso.config import DataError
 from torso.evaluate.matching import Bools, Floats, Ints, ignored, image_of_objects, pair_up
+from torso.nn.normalize import eight_bits
 from torso.structures import Batch
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def of_batch(batch: Batch, classes: Sequence[str], count: int = 9) -> list[Pictu
     shown = []
     targets = batch.targets
     for row in range(min(count, len(batch))):
-        pixels = batch.images[row].detach().float().clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        pixels = eight_bits(batch.images[row].detach()).clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy()
         small, scale = _shrink(pixels)
         if targets.classes is not None:
             shown.append(embed(small, classes[int(targets.classes[row])]))

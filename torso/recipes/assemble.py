@@ -153,6 +153,7 @@ def data(
     close_mosaic: int = 0,
     multiscale: tuple[float, float] = (1.0, 1.0),
     masks: bool = False,
+    bits: Literal[8, 16] = 8,
     cache: int = 0,
     max_bad: float = 0.01,
 ) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def data(
         close_mosaic: in so many last epochs no transform mixes pictures (mosaic, mix-up, copy-paste).
         multiscale: range of a factor of ``size`` that each batch draws.
         masks: load the masks of objects too.
+        bits: of a channel; 16 keeps what scans of 16 bits have.
         cache: megabytes of memory for decoded pictures.
         max_bad: share of unreadable pictures an epoch may have before training stops.
     """

@@ -46,6 +46,8 @@ def export(
     if artifact.path.suffix == ".onnx":
         raise ExportError(f"{path} is exported already: give the run it came from")
     data = artifact.recipe.data.build()
+    if data["bits"] != 8:
+        raise ExportError(f"{path} learned from pictures of {data['bits']} bits; exported files take 8 bits only")
     target = Path(out) if out is not None else artifact.folder / "model.onnx"
     metadata = {
         "classes": list(artifact.classes),

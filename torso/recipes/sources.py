@@ -91,12 +91,15 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int =
         mix_until=max(epochs - data["close_mosaic"], 0) if data["close_mosaic"] else None,
         multiscale=data["multiscale"],
         masks=data["masks"],
+        bits=data["bits"],
     )
 
 
 def judging_loader(data: dict[str, Any], index: Index) -> Loader:
     """All pictures once, in order, as a picture will be seen when the model is used."""
-    return Loader(index, list(data["resize"]), size=size_of(data), batch=data["batch"], workers=data["workers"])
+    return Loader(
+        index, list(data["resize"]), size=size_of(data), batch=data["batch"], workers=data["workers"], bits=data["bits"]
+    )
 
 
 def known_ids(data: dict[str, Any]) -> dict[str, int | str]:
