@@ -91,8 +91,8 @@ def test_page() -> None:
     row, text = page("recipe", "retinanet")
     assert row.id == "recipe/retinanet"
     assert "model:" in text
-    with pytest.raises(RecipeError, match="no neck is called 'fnp'; did you mean 'fpn'"):
-        page("neck", "fnp")
+    with pytest.raises(RecipeError, match="no neck is called 'bifpm'; did you mean 'bifpn'"):
+        page("neck", "bifpm")
     with pytest.raises(RecipeError, match="no recipe is called 'retinnet'; did you mean 'retinanet'"):
         page("recipe", "retinnet")
     with pytest.raises(RecipeError, match="there is no role 'nek'; did you mean 'neck'"):
