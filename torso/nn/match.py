@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from torso.config import ModelError
+
 State = dict[str, Tensor]
 Dialect = Callable[[Mapping[str, Tensor]], State]
 """Brings the names of several libraries to one form: the same tensors, in the same order, under other names.
@@ -33,24 +35,37 @@ def match_names(
 
     What all names of a wrapped network begin with (``module.``, ``model.``, ``backbone.body.``) does not count, on
     either side: of all such beginnings those are taken with which the most tensors fit. Neither does it matter whether
-    children are joined with a dot or, as in timm's pyramids, with an underscore.
+    children are joined with a dot or, as in timm's pyramids, with an underscore. A network beside a wrapped copy of it
+    (a mean of its weights) is the network.
 
     Args:
         wanted: the state dict of a module.
         state: that of a file.
         prefix: take only names of ``state`` that begin so, without it; ``None`` finds it out.
         dialect: what both sides are brought to.
+
+    Raises:
+        ModelError: two networks in the file, or in the module, fit equally well.
     """
-    there = [_side(state, start, dialect) for start in (_beginnings(state) if prefix is None else [prefix])]
-    best: dict[str, Match] = {}
-    score = (-1, -1)
-    for start in _beginnings(wanted):
-        here = _side(wanted, start, dialect)
-        for side in there:
+    starts = _beginnings(state) if prefix is None else [prefix]
+    there = [(start, _side(state, start, dialect)) for start in starts]
+    best, score, origin = dict[str, Match](), (-1, -1), ("", "")
+    rival: tuple[str, str] | None = None
+    for inside in _beginnings(wanted):
+        here = _side(wanted, inside, dialect)
+        for around, side in there:
             found = _pairs(here, side)
             fitting = (sum(match.fits for match in found.values()), len(found))
             if fitting > score:  # of equals the first: the shorter beginning
-                best, score = found, fitting
+                best, score, origin, rival = found, fitting, (inside, around), None
+            elif fitting == score and found != best and _depths(inside, around) == _depths(*origin):
+                rival = (inside, around)
+    if rival and 2 * score[0] >= len(wanted):
+        place = int(rival[1] != origin[1])
+        whose = ("the module", "the file")[place]
+        raise ModelError(
+            f"{whose} holds two such networks, {origin[place]}* and {rival[place]}*: say which one is meant"
+        )
     return best
 
 
@@ -63,6 +78,10 @@ def in_order(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[
             break
         found[name] = Match(other, True)
     return found
+
+
+def _depths(inside: str, around: str) -> tuple[int, int]:
+    return inside.count("."), around.count(".")
 
 
 class _Named(NamedTuple):

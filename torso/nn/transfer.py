@@ -47,15 +47,15 @@ class Report:
 
     @property
     def share(self) -> float:
-        """How much of the module was loaded, by tensors, 0..1."""
-        mine = [row for row in self.rows if row.status != "unexpected" and not row.name.endswith(COUNTER)]
+        """How much of what was asked for was loaded, by tensors, 0..1; those that were dropped do not count."""
+        mine = [r for r in self.rows if r.status != "unexpected" and not r.note and not r.name.endswith(COUNTER)]
         return sum(row.status == "loaded" for row in mine) / len(mine) if mine else 0.0
 
     def table(self, limit: int = 8) -> str:
         """As text: a line that counts, then at most ``limit`` lines a status."""
         total = sum(row.status != "unexpected" for row in self.rows)
         counts = [f"{count} {status}" for status in STATUSES if (count := len(self.names(status)))]
-        lines = [f"weights of {total} tensors: {', '.join(counts)}"]
+        lines = [f"{total} tensors: {', '.join(counts)}"]
         shown = [row for status in STATUSES for row in [r for r in self.rows if r.status == status][:limit]]
         width = max((len(row.name) for row in shown), default=0)
         for status in STATUSES:
@@ -89,7 +89,7 @@ def load_weights(
     >>> from torch import nn
     >>> old, new = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 9)), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     >>> print(load_weights(new, old.state_dict()).table())
-    weights of 4 tensors: 2 loaded, 2 re-initialised
+    4 tensors: 2 loaded, 2 re-initialised
     loaded          0.weight  [4, 4]
     loaded          0.bias    [4]
     re-initialised  1.weight  [2, 4] here, [9, 4] in the file
@@ -106,7 +106,7 @@ def load_weights(
         rename: beginnings of names in the file, and what they are called in the module.
         dialect: what brings the names of several libraries to one form (`torso.backbones.names.timm_names`); both sides
             go through it.
-        minimum: least share of the module's tensors that must be loaded, 0..1.
+        minimum: least share of the module's tensors, those dropped aside, that must be loaded, 0..1.
 
     Returns:
         what happened to each tensor.
