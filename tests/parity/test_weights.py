@@ -59,6 +59,7 @@ PAIRS = {  # torchvision's name, timm's
     "densenet121": "densenet121",
     "mobilenet_v2": "mobilenetv2_100",
     "efficientnet_b0": "efficientnet_b0",
+    "efficientnet_b4": "efficientnet_b4",
 }
 
 

@@ -86,7 +86,7 @@ def test_a_run_begins_with_another_and_keeps_what_is_frozen(
     verbs.train("demo", words(digits, f"train.init={other}", freeze), runs=folder.parent)
     lines = capsys.readouterr().err.splitlines()
     assert any(
-        line.startswith(f"init     model from {other}: 58 tensors: 56 loaded, 2 re-initialised") for line in lines
+        line.startswith(f"init     model from {other}, 58 tensors: 56 loaded, 2 re-initialised") for line in lines
     )
     assert any(line.startswith("re-initialised  head.class_logits.weight") for line in lines)
 
@@ -172,6 +172,7 @@ def test_a_resume_needs_the_other_run_no_more_and_stays_frozen(
     (copy / "model.safetensors").unlink()
     monkeypatch.chdir(digits)
     (cut,) = (tmp_path / "runs" / "detect").glob("cut-*")
+    assert f"init: {copy}\n" in (cut / "recipe.yaml").read_text(), "a path that holds in any folder"
     verbs.resume(cut, quiet=True)
     again = load_file(cut / "model.safetensors")
     assert all(torch.equal(x, whole[name]) for name, x in again.items())

@@ -69,7 +69,7 @@ def hold(model: nn.Module, settings: Mapping[str, Any]) -> list[str]:
 
 def told(reports: Mapping[str, Report], source: str) -> str:
     """The tables of all sections."""
-    return "\n".join(f"init     {name} from {source}: {report.table(limit=5)}" for name, report in reports.items())
+    return "\n".join(f"init     {name} from {source}, {report.table(limit=5)}" for name, report in reports.items())
 
 
 def _load(part: nn.Module, state: State, settings: Mapping[str, Any]) -> Report:
