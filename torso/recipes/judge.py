@@ -109,7 +109,6 @@ def check_task(task: str, index: Index) -> None:
     raise DataError(f"{index.root} has {has[index.task]}, but this model needs {has[task]}: {advice[index.task]}")
 
 
-
 def write_report(
     run: RunFolder, artifact: Artifact, train: Loader, val: Index, found: Predictions, result: Result, **facts: Any
 ) -> None:
