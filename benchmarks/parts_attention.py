@@ -1,15 +1,13 @@
-"""Attention beside its closest library part: ``OMP_NUM_THREADS=1 python benchmarks/parts_attention.py``.
+"""Attention beside its closest library part.
 
-``PAIRS``: name -> (ours, theirs, inputs); both modules are called with the inputs, forward and backward are timed.
+``PAIRS``: name -> (ours, theirs, inputs), for ``parts.py``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import measure  # before torch: it sets the number of threads
 import torch
 from torch import Tensor, nn
 
@@ -136,30 +134,3 @@ PAIRS: dict[str, Pair] = {
     "attention/cbam, last stage": (cbam, their_cbam, maps(256, 14)),
     "attention/sk": (selective, their_selective, maps(64, 56)),
 }
-
-
-def step(module: nn.Module, inputs: Inputs) -> Callable[[], None]:
-    """Forward and backward, with gradients of the inputs as in the middle of a network."""
-    inputs = tuple(x.requires_grad_() for x in inputs)
-    weight = torch.randn_like(module(*inputs))
-
-    def run() -> None:
-        (module(*inputs) * weight).sum().backward()
-
-    return run
-
-
-def timed(pairs: dict[str, Pair], count: int = 15) -> None:
-    """Print milliseconds and their ratio, for the pairs whose name has a word of the command line."""
-    for name, (ours, theirs, inputs) in pairs.items():
-        if sys.argv[1:] and not any(word in name for word in sys.argv[1:]):
-            continue
-        torch.manual_seed(0)
-        given = inputs()
-        seconds = measure.rounds({"torso": step(ours(), given), "library": step(theirs(), given)}, count)
-        times = [measure.milliseconds(seconds[side]) for side in ("torso", "library")]
-        print(f"{name}: torso {times[0]} ms, library {times[1]} ms, {measure.ratio(seconds, 'torso', 'library')}")
-
-
-if __name__ == "__main__":
-    timed(PAIRS)

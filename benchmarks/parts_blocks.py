@@ -1,6 +1,6 @@
-"""Blocks beside torchvision's and timm's: ``OMP_NUM_THREADS=1 python benchmarks/parts_blocks.py``.
+"""Blocks beside torchvision's and timm's.
 
-``PAIRS``: name -> (ours, theirs, inputs), as in ``parts_attention.py``.
+``PAIRS``: name -> (ours, theirs, inputs), for ``parts.py``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import parts_attention
 import torch
 from torch import nn
 
@@ -16,6 +15,8 @@ from torso.nn.conv import ConvNormAct
 from torso.nn.csp import CSP
 from torso.nn.inverted import fused_mbconv, inverted_residual, mbconv
 from torso.nn.residual import Residual, basic_block, bottleneck
+
+Pair = tuple[Callable[[], nn.Module], Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]
 
 
 def maps(channels: int, side: int) -> Callable[[], tuple[Any, ...]]:
@@ -81,7 +82,7 @@ def their_csp() -> nn.Module:
     return CrossStage(64, 128, 2, 1, 2, block_ratio=0.5, bottle_ratio=0.5, **layers)
 
 
-PAIRS: dict[str, parts_attention.Pair] = {
+PAIRS: dict[str, Pair] = {
     "block/conv_norm_act": (lambda: ConvNormAct(64, 64), their_unit, maps(64, 56)),
     "block/basic": (lambda: basic_block(64, 64), their_basic, maps(64, 56)),
     "block/bottleneck": (lambda: bottleneck(256, 256), their_bottleneck, maps(256, 56)),
@@ -91,6 +92,3 @@ PAIRS: dict[str, parts_attention.Pair] = {
     "block/fused_mbconv": (lambda: fused_mbconv(48, 48), their_fused, maps(48, 28)),
     "skip/csp": (csp, their_csp, maps(64, 56)),
 }
-
-if __name__ == "__main__":
-    parts_attention.timed(PAIRS)

@@ -1,16 +1,11 @@
 """Context necks beside their closest library parts: ASPP, U-Net's decoder, spatial attention.
 
-``PAIRS``: name -> (ours, theirs, inputs); both modules are called with the inputs, forward and backward are timed.
-``OMP_NUM_THREADS=1 python benchmarks/parts_context.py`` prints the ratios of the time.
+``PAIRS``: name -> (ours, theirs, inputs), for ``parts.py``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-
-if __name__ == "__main__":
-    import measure  # before torch: it sets the number of threads
 
 import torch
 from torch import Tensor, nn
@@ -90,31 +85,11 @@ def levels(channels: list[int], sides: list[int], batch: int = 2) -> Inputs:
 
 
 PAIRS: dict[str, Pair] = {
-    "ASPP / torchvision": (our_aspp, their_aspp, lambda: levels([512], [32])),
-    "U-Net decoder / segmentation_models_pytorch": (
+    "neck/aspp": (our_aspp, their_aspp, lambda: levels([512], [32])),
+    "neck/unet": (
         our_unet,
         their_unet,
         lambda: levels(ENCODER, [128, 64, 32, 16, 8]),
     ),
-    "SAM / timm": (our_sam, their_sam, lambda: levels(LEVELS, [64, 32, 16])),
+    "neck/sam": (our_sam, their_sam, lambda: levels(LEVELS, [64, 32, 16])),
 }
-
-
-def step(module: nn.Module, inputs: Inputs) -> Callable[[], None]:
-    """Forward, and backward from the finest level that both give."""
-
-    def run() -> None:
-        module(*inputs)[0].sum().backward()
-
-    return run
-
-
-def main() -> None:
-    for name, (ours, theirs, make_inputs) in PAIRS.items():
-        inputs = make_inputs()
-        seconds = measure.rounds({"ours": step(ours(), inputs), "theirs": step(theirs(), inputs)}, 11, 2)
-        sys.stdout.write(f"{name}: {measure.ratio(seconds, 'ours', 'theirs')}\n")
-
-
-if __name__ == "__main__":
-    main()
