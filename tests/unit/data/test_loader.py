@@ -177,13 +177,13 @@ def test_too_many_damaged_pictures_end_the_training(tmp_path: Path) -> None:
     list(loader(index, max_bad=0.5).epoch(0))
 
 
-def _deadly(path: Path, view: View) -> Pixels:
+def _deadly(path: Path, view: View, bits: int = 8) -> Pixels:
     if path.name == "04.png":
         os.kill(os.getpid(), signal.SIGSEGV)
     return noise(*view.source)
 
 
-def _endless(path: Path, view: View) -> Pixels:
+def _endless(path: Path, view: View, bits: int = 8) -> Pixels:
     if path.name == "05.png":
         time.sleep(60)
     return noise(*view.source)
@@ -237,9 +237,9 @@ def test_the_cache_reads_each_picture_once(index: Index, monkeypatch: pytest.Mon
     reads: list[Path] = []
     load = render.load
 
-    def counted(path: Path, view: View) -> Pixels:
+    def counted(path: Path, view: View, bits: int = 8) -> Pixels:
         reads.append(path)
-        return load(path, view)
+        return load(path, view, bits)
 
     monkeypatch.setattr(render, "load", counted)
     cached = loader(index, cache_bytes=1 << 20)
