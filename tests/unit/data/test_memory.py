@@ -126,7 +126,7 @@ def measured() -> list[int]:
 
 
 def test_the_loaders_worker_grows_by_less_than_ten_megabytes() -> None:
-    """In an interpreter of its own: of a large one, such as that of the whole suite, a worker copies other pages too."""
+    """In an interpreter of its own: a worker of a large one, as of the whole suite, copies other pages too."""
     code = "from tests.unit.data.test_memory import measured; print(*measured())"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
