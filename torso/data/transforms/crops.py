@@ -149,7 +149,7 @@ class RandomCrop:
         shifts = []
         for side, target, part in zip(view.size, view.target, (x, y), strict=True):
             free = side + 2 * self.padding - target
-            # A picture that is too small moves to and fro inside the canvas.
+            # A picture that is too small moves freely inside the canvas.
             shifts.append(self.padding - round(free * part))
         return bordered(view.then(shifting(*shifts), view.target), self.mode, self.fill)
 
