@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -24,6 +25,8 @@ def measured() -> list[str]:
     step, loader = result("train_step")["ratios"], result("loader")
     coco = result("read_coco")["cases"]
     data = result("data")["ratios"]
+    parts = list(result("parts")["parts"].values())
+    times = [row["time"] for row in parts]
     boxes, growth = loss["boxes"].values(), loss["growth_from_10_to_300_boxes"]
     return [
         joined([startup["ratio_to_import_torch"]["import torso and torch"]]),
@@ -47,6 +50,8 @@ def measured() -> list[str]:
         joined([coco["boxes"]["ratio time"]]),
         joined([coco["boxes"]["ratio memory"]]),
         joined([coco["polygons"]["ratio time"], coco["polygons"]["ratio memory"]]),
+        joined([min(times), median(times), max(times)]),
+        joined([median(row["memory"] for row in parts)]),
     ]
 
 
