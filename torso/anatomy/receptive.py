@@ -57,13 +57,13 @@ class Receptive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation and notes what its results see."""
         result = func(*args, **(kwargs or {}))
-        inputs = [tensor for tensor in _tensors((args, kwargs)) if tensor in self._fields]
+        inputs = [tensor for tensor in tensors((args, kwargs)) if tensor in self._fields]
         if inputs:
             fields = [self._fields[tensor] for tensor in inputs]
             joined = _joined(fields)
             rule = RULES.get(func.overloadpacket)
             field = rule(joined, inputs, args, result) if rule is not None else joined
-            for tensor in _tensors(result):
+            for tensor in tensors(result):
                 self._fields[tensor] = field
         return result
 
@@ -94,7 +94,7 @@ def _pooling(field: Field, inputs: list[Tensor], args: Any, result: Any) -> Fiel
 
 
 def _adaptive(field: Field, inputs: list[Tensor], args: Any, result: Any) -> Field:
-    before, after = inputs[0].shape[-2:], next(_tensors(result)).shape[-2:]
+    before, after = inputs[0].shape[-2:], next(tensors(result)).shape[-2:]
     if after[0] == 1 or after[1] == 1:
         return field.everywhere()
     window = [math.ceil(b / a) for b, a in zip(before, after, strict=True)]
@@ -110,7 +110,7 @@ def _mean(field: Field, inputs: list[Tensor], args: Any, result: Any) -> Field:
 
 def _upsampling(reach: int) -> Callable[..., Field]:
     def rule(field: Field, inputs: list[Tensor], args: Any, result: Any) -> Field:
-        before, after = inputs[0].shape[-2:], next(_tensors(result)).shape[-2:]
+        before, after = inputs[0].shape[-2:], next(tensors(result)).shape[-2:]
         step = (field.step[0] * before[0] / after[0], field.step[1] * before[1] / after[1])
         if tuple(before) == tuple(after):
             return field
@@ -175,12 +175,13 @@ def _pair(value: Any) -> tuple[float, float]:
     return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in lists, tuples and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from torso.anatomy.receptive import Field, Receptive
+from torso.anatomy.receptive import Field, Receptive, tensors
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def summary(model: nn.Module, size: tuple[int, int], depth: int = 2) -> list[Row
 
     def note(path: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for tensor in _tensors(output):
+            for tensor in tensors(output):
                 seen.setdefault(path, []).append((tuple(tensor.shape), fields.of(tensor)))
 
         return hook
@@ -100,17 +99,6 @@ def _by_path(counter: FlopCounterMode, model: nn.Module) -> dict[str, int]:
         for path, ops in counts.items()
         if path != name
     }
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def shown(value: float) -> str:

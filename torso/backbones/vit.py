@@ -13,6 +13,7 @@ from torso.backbones.padding import cut
 from torso.backbones.timm import create, freeze
 from torso.backbones.weights import body_weights
 from torso.config import ModelError
+from torso.nn.norms import Layer
 from torso.structures import Features
 from torso.weights import safe_load
 
@@ -104,7 +105,7 @@ class SimplePyramid(nn.Module):
         resample: dict[int, list[nn.Module]] = {
             2: [
                 nn.ConvTranspose2d(in_channels, in_channels // 2, 2, 2),
-                ChannelNorm(in_channels // 2),
+                Layer(in_channels // 2),
                 nn.GELU(),
                 nn.ConvTranspose2d(in_channels // 2, in_channels // 4, 2, 2),
             ],
@@ -118,27 +119,13 @@ class SimplePyramid(nn.Module):
         for level in levels:
             layers = resample[level]
             if channels is not None:
-                layers += [nn.Conv2d(widths[level], channels, 1, bias=False), ChannelNorm(channels)]
-                layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), ChannelNorm(channels)]
+                layers += [nn.Conv2d(widths[level], channels, 1, bias=False), Layer(channels)]
+                layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), Layer(channels)]
             self.levels.append(nn.Sequential(*layers))
 
     def forward(self, x: Tensor) -> Features:
         """``[B, in_channels, h, w]`` to a map a level, of ``4 h`` to ``h / 2`` rows."""
         return [level(x) for level in self.levels]
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of every cell of a map ``[B, C, H, W]``.
-
-    Source: Layer Normalization, 2016, arXiv:1607.06450 (epsilon 1e-6, as in ViTDet)
-    """
-
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape, every cell with mean 0 and variance 1 before scale and shift."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def grid_of(weights: str) -> int:

@@ -20,6 +20,7 @@ from torso.data.builder import Builder, Object
 from torso.data.decode import Pixels
 from torso.data.index import Index
 from torso.data.lay import resized
+from torso.data.masks import encoded
 
 CLASSES = tuple("0123456789")
 Ink = NDArray[np.float32]
@@ -201,15 +202,7 @@ def _paint(part: Pixels, ink: Ink, rng: np.random.Generator) -> None:
 def _object(label: int, mask: NDArray[np.bool_]) -> Object:
     ys, xs = np.nonzero(mask)
     box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
-    return Object(box, label, area=float(mask.sum()), mask=run_lengths(mask))
-
-
-def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """A mask ``[H, W]`` as COCO's uncompressed run lengths: counted down the columns, the first run is outside."""
-    flat = mask.T.reshape(-1)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    ends = np.concatenate([[0] if not flat[0] else [0, 0], edges, [flat.size]])
-    return {"size": list(mask.shape), "counts": np.diff(ends).tolist()}
+    return Object(box, label, area=float(mask.sum()), mask=encoded(mask))
 
 
 def _save(picture: Pixels, path: Path) -> Path:

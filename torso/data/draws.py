@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator
 
 
@@ -25,10 +24,3 @@ def generator_of(*numbers: int) -> Generator:
     """A generator seeded by a hash of integers, the same on every machine; neighbours have nothing in common."""
     digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def order(count: int, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
-    """The rows of an epoch in the order they come, ``[count]``; a pure function."""
-    if not shuffle:
-        return np.arange(count)
-    return torch.randperm(count, generator=generator_of(seed, epoch, -1)).numpy()

@@ -12,10 +12,10 @@ import numpy as np
 from torso.config import DataError
 from torso.data import Index, open_index
 from torso.data.decode import DecodeError, probe
+from torso.data.formats.places import IMAGE_SUFFIXES, images_under
 from torso.data.loader import Loader
 from torso.data.split import select_split, whole
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 DIGITS = {"count": 400, "size": 256, "seed": 0}
 
 
@@ -140,14 +140,15 @@ def pictures(
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            found = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in PICTURES and not p.name.startswith("."))
-            paths += [str(p.absolute()) for p in found if p.is_file()]
+            paths += [str(p.absolute()) for p in images_under(path, deep=True)]
         elif path.exists():
             paths.append(str(path.absolute()))
         else:
             raise DataError(f"{name}: no such picture or folder")
     if not paths:
-        raise DataError(f"no pictures in {', '.join(inputs)}: expected files such as {', '.join(sorted(PICTURES)[:4])}")
+        raise DataError(
+            f"no pictures in {', '.join(inputs)}: expected files such as {', '.join(sorted(IMAGE_SUFFIXES)[:4])}"
+        )
     count, flags = len(paths), np.zeros(0, dtype=bool)
     return Index(
         task=task,  # type: ignore[arg-type]

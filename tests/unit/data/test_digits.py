@@ -10,7 +10,6 @@ from pycocotools import mask as coco_mask
 from torso.config import DataError
 from torso.data import digits, open_index
 from torso.data.decode import decode
-from torso.data.digits import run_lengths
 
 
 def content(folder: Path) -> str:
@@ -23,14 +22,6 @@ def content(folder: Path) -> str:
 
 def decoded(runs: dict[str, object]) -> np.ndarray:
     return coco_mask.decode(coco_mask.frPyObjects(runs, *runs["size"])).astype(bool)  # type: ignore[misc]
-
-
-def test_run_lengths_are_cocos() -> None:
-    rng = np.random.default_rng(0)
-    for mask in (rng.random((7, 5)) < 0.5, np.zeros((3, 4), bool), np.ones((3, 4), bool)):
-        runs = run_lengths(mask)
-        assert sum(runs["counts"]) == mask.size
-        assert np.array_equal(decoded(runs), mask)
 
 
 @pytest.mark.parametrize("form", ["voc", "coco", "yolo"])

@@ -16,7 +16,7 @@ from torch.utils import data as peer
 
 from torso.config import DataError, RecipeError, Spec, spec
 from torso.data.builder import Builder, Object
-from torso.data.draws import order
+from torso.data.draws import generator_of
 from torso.data.index import Index
 from torso.data.samplers import SAMPLERS, Random, Sequential, Subset, Weighted
 from torso.data.samplers.presence import Presence, repeated, whole
@@ -96,7 +96,7 @@ def test_a_random_order_is_torchs_from_the_same_generator(num_samples: int | Non
     for epoch in range(5):
         theirs = peer.RandomSampler(range(11), num_samples=num_samples, generator=drawn(7, epoch))
         assert sampler.rows(7, epoch).tolist() == list(theirs)
-    assert np.array_equal(Random(index).rows(7, 2), order(11, 7, 2, True))
+    assert np.array_equal(Random(index).rows(7, 2), torch.randperm(11, generator=generator_of(7, 2, -1)).numpy())
 
 
 @pytest.mark.part("sampler/random")

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from tests.unit.data.pictures import noise, smooth
 from torso.config import parameters
-from torso.data.draws import generator_of, order, uniform
+from torso.data.draws import generator_of, uniform
 from torso.data.render import render
 from torso.data.transforms import (
     TRANSFORMS,
@@ -240,13 +240,3 @@ def test_generators_of_neighbours_have_nothing_in_common() -> None:
     assert len(set(first)) == len(first)
     assert abs(np.mean(first) - 0.5) < 0.03
     assert generator_of(1, 23).initial_seed() != generator_of(12, 3).initial_seed()
-
-
-def test_order_is_a_permutation_of_its_own() -> None:
-    state = torch.get_rng_state()
-    one, two = order(50, 1, 0, True), order(50, 1, 1, True)
-    assert sorted(one) == list(range(50))
-    assert not np.array_equal(one, two)
-    assert np.array_equal(one, order(50, 1, 0, True))
-    assert np.array_equal(order(5, 1, 0, False), range(5))
-    assert torch.equal(state, torch.get_rng_state())
