@@ -192,22 +192,6 @@ def clip(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     return np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64))
 
 
-def on_canvas(boxes: Boxes, view: View) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Where objects lie on the canvas, and which of them still count.
-
-    An object counts when more than ``view.min_visible`` of its area is left and both sides exceed one pixel.
-
-    Returns:
-        The clipped boxes ``[T, 4]`` of all objects, and ``[T]`` bool.
-    """
-    moved = move(boxes, view.matrix)
-    clipped = clip(moved, view.size)
-    sides = clipped[:, 2:] - clipped[:, :2]
-    area = (moved[:, 2:] - moved[:, :2]).prod(1)
-    kept = (sides > 1.0).all(1) & (sides.prod(1) > view.min_visible * area)
-    return clipped, kept
-
-
 def to_source(boxes: AnyBoxes, matrix: Tensor | Matrix, size: tuple[int, int]) -> AnyBoxes:
     """Boxes of the network's input mapped back to the original picture and clipped to it.
 

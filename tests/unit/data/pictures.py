@@ -10,6 +10,9 @@ from PIL import Image
 
 from torso.data.builder import Builder, Object
 from torso.data.index import Index
+from torso.data.objects import shown
+from torso.data.scene import Layer, Scene
+from torso.data.views import Boxes, View
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -50,3 +53,28 @@ def small_index(folder: Path, count: int = 10, size: tuple[int, int] = (48, 32))
         boxes = [(2.0 + 7 * k, 3.0 + k, 12.5 + 7 * k, 20.25) for k in range(number % 4)]
         builder.objects([Object(box, k % 3, difficult=k == 2) for k, box in enumerate(boxes)], path)
     return builder.finish()
+
+
+def on_canvas(boxes: Boxes, view: View) -> tuple[Boxes, np.ndarray]:
+    """Where objects of one picture lie on a canvas (``[T, 4]``, zeros where they are dropped), and which count."""
+    flags = np.zeros(len(boxes), np.bool_)
+    index = Index(
+        task="detect",
+        root=Path("/"),
+        paths=["a.png"],
+        sizes=np.array([view.source], np.int32),
+        image_ids=[0],
+        boxes=boxes,
+        labels=np.zeros(len(boxes), np.int64),
+        offsets=np.array([0, len(boxes)]),
+        crowd=flags,
+        difficult=flags,
+        truncated=flags,
+        area=np.ones(len(boxes)),
+        classes=("a",),
+        class_ids=(0,),
+    )
+    found = shown(Scene((Layer(0, view),), view), index)
+    kept, clipped = flags.copy(), np.zeros((len(boxes), 4))
+    kept[found.rows], clipped[found.rows] = True, found.boxes
+    return clipped, kept

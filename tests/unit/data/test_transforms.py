@@ -27,7 +27,7 @@ from torso.data.transforms import (
     VerticalFlip,
 )
 from torso.data.transforms.color import color_matrix
-from torso.data.views import View, on_canvas
+from torso.data.views import View, clip, move
 from torso.nn.normalize import NormalizePixels
 
 BOXES = np.array([[3, 4, 20, 30], [10.5, 2.25, 40, 25]])
@@ -42,7 +42,7 @@ def drawn(
     for transform in transforms:
         view = transform(view, generator)
     canvas, view = render(pixels, view)
-    return canvas, on_canvas(BOXES, view)[0]
+    return canvas, clip(move(BOXES, view.matrix), view.size)
 
 
 def theirs(transform: torch.nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

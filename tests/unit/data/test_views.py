@@ -9,11 +9,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.data.pictures import encoded, noise, rectangle, save
+from tests.unit.data.pictures import encoded, noise, on_canvas, rectangle, save
 from torso.data.decode import decode
 from torso.data.render import load, render
 from torso.data.transforms.geometry import Affine, HorizontalFlip, Letterbox, Resize, VerticalFlip
-from torso.data.views import View, clip, inverse, move, on_canvas, scaling, shifting, to_source
+from torso.data.views import View, clip, inverse, move, scaling, shifting, to_source
 
 SIZE = (96, 80)
 BOX = (20, 16, 68, 60)
