@@ -75,7 +75,8 @@ def tasks(model: Any, anchors: Tensor, counts: tuple[int, ...], count: int) -> d
     criterion = DenseCriterion(MaxIoU(), Focal(), L1(), coder, average="image")
 
     def ours(logits: Tensor, deltas: Tensor, targets: Targets) -> Tensor:
-        output = DenseOutput(logits, deltas, coder.decode(deltas, anchors), anchors, counts, {})
+        boxes = coder.decode(deltas, anchors)
+        output = DenseOutput(logits, deltas, boxes, anchors, counts, {}, anchors[:, :2], (SIDE, SIDE))
         losses = criterion(output, targets)
         return losses["class"] + losses["box"]
 

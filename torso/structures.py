@@ -88,15 +88,35 @@ class Batch(_Movable):
         return len(self.images)
 
 
-class DenseOutput(NamedTuple):
-    """What a dense detector says at all P priors: level after level, row-major, the priors of a cell together."""
+class Priors(NamedTuple):
+    """Where a dense head looks: P boxes, level after level, row-major, the priors of a cell together."""
 
-    logits: Tensor  # [B, P, C] raw class scores
+    boxes: Tensor  # [P, 4] xyxy pixels
+    strides: Tensor  # [P, 2] pixels between neighbouring cells, along x and along y
+
+
+class DenseOutput(NamedTuple):
+    """What a dense detector says at all P priors: level after level, row-major, the priors of a cell together.
+
+    ``extra`` holds what else the head says of every prior, raw: ``objectness``, ``centerness``, ``iou`` are logits
+    ``[B, P]``; ``variance`` are the logarithms ``[B, P, 4]`` of the variances of the deltas.
+    """
+
+    logits: Tensor  # [B, P, C] raw class scores; [B, P, C + 1] with a background, the last
     deltas: Tensor  # [B, P, D] raw box regression in the coder's units (D = 4 for most coders)
     boxes: Tensor  # [B, P, 4] the decoded boxes, xyxy pixels of the network's input
     priors: Tensor  # [P, 4] xyxy pixels
     counts: tuple[int, ...]  # priors of each level; sums to P
-    extra: dict[str, Tensor]  # what else a head says, each [B, P, ...] (centerness, quality, ...)
+    extra: dict[str, Tensor]  # what else a head says, each [B, P, ...]
+    strides: Tensor  # [P, 2] pixels between neighbouring cells, along x and along y
+    size: tuple[int, int]  # height, width of the network's input in pixels
+    background: bool = False  # scores are a softmax over the classes and the background
+
+    def class_scores(self) -> Tensor:
+        """Probabilities of the classes at every prior, ``[B, P, C]`` in 0..1, without objectness or quality."""
+        if self.background:
+            return self.logits.softmax(dim=-1)[..., :-1]
+        return self.logits.sigmoid()
 
 
 class Assignment(NamedTuple):

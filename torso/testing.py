@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.data import Index
+from torso.heads.dense import HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
 
 CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
@@ -54,21 +55,28 @@ def check_neck(make: Callable[[list[int], list[int]], nn.Module]) -> None:
 
 
 def check_head(make: Callable[..., nn.Module], num_classes: int = 3) -> None:
-    """A dense head gives ``[B, P, C]`` logits and ``[B, P, 4]`` deltas, and scores in 0..1.
+    """A dense head gives ``[B, P, C]`` logits, ``[B, P, D]`` deltas and the branches that are asked for.
 
     Args:
-        make: called with ``in_channels``, ``num_classes`` and ``num_priors``.
+        make: called with ``in_channels``, ``num_classes``, ``num_priors``, ``coder_size`` and ``branches``.
         num_classes: classes to try it with.
     """
-    head = make(in_channels=[8, 8], num_classes=num_classes, num_priors=2)
+    branches = ["objectness", "centerness", "iou", "variance"]
+    head = make(in_channels=[8, 8], num_classes=num_classes, num_priors=[2, 2], coder_size=4, branches=branches)
     features = [torch.rand(2, 8, 8, 8), torch.rand(2, 8, 4, 4)]
-    output = head(features)
     count = (64 + 16) * 2
-    assert output.logits.shape == (2, count, num_classes), f"logits are [B, P, C], got {list(output.logits.shape)}"
-    assert output.deltas.shape[:2] == (2, count), f"deltas are [B, P, D], got {list(output.deltas.shape)}"
-    scores = head.scores(output.logits, output.extra)  # type: ignore[operator]
-    assert scores.shape == output.logits.shape, f"scores are shaped like the logits, got {list(scores.shape)}"
-    assert 0 <= scores.min() <= scores.max() <= 1, "scores lie in 0..1"
+    assert list(head.num_priors) == [2, 2], "num_priors is kept, a number a level"  # type: ignore[arg-type]
+    for classes in (num_classes, num_classes + 2):
+        output: HeadOutput = head(features)
+        assert output.logits.shape == (2, count, classes), f"logits are [B, P, C], got {list(output.logits.shape)}"
+        assert output.deltas.shape == (2, count, 4), f"deltas are [B, P, D], got {list(output.deltas.shape)}"
+        assert set(output.extra) == set(branches), f"the head says what it is asked for, got {list(output.extra)}"
+        for name, x in output.extra.items():
+            shape = (2, count, 4) if name == "variance" else (2, count)
+            assert x.shape == shape, f"{name} is {list(shape)}, got {list(x.shape)}"
+        for part in [head, *head.modules()]:
+            if hasattr(part, "reset_classes"):
+                part.reset_classes(num_classes + 2)  # type: ignore[operator]
     check_module(head, lambda: ([torch.rand(2, 8, 8, 8), torch.rand(2, 8, 4, 4)],))
 
 
@@ -215,12 +223,13 @@ def check_module(module: nn.Module, make_inputs: Callable[[], tuple[Any, ...]], 
 def dense_case(count: int, seed: int = 0) -> tuple[DenseOutput, Targets]:
     """What a dense detector says about two 64 px pictures with ``count`` objects each, every fourth of them ignored."""
     generator = torch.Generator().manual_seed(seed)
-    priors = []
+    priors, strides = [], []
     for stride, side in ((8, 8), (16, 4)):
         at = (torch.arange(side) + 0.5) * stride
         y, x = torch.meshgrid(at, at, indexing="ij")
         centre = torch.stack([x, y], -1).reshape(-1, 2)
         priors.append(torch.cat([centre - 2 * stride, centre + 2 * stride], 1))
+        strides.append(torch.full((len(centre), 2), float(stride)))
     anchors = torch.cat(priors)
     logits = torch.randn(2, 80, 3, generator=generator)
     deltas = torch.randn(2, 80, 4, generator=generator) * 0.1
@@ -229,12 +238,16 @@ def dense_case(count: int, seed: int = 0) -> tuple[DenseOutput, Targets]:
     kind = torch.arange(count).expand(2, count) % 4
     labels = torch.randint(0, 3, (2, count), generator=generator)
     targets = Targets(boxes, labels, valid=kind != 3, ignore=kind == 3)
-    return DenseOutput(logits, deltas, anchors.expand(2, -1, -1), anchors, (64, 16), {}), targets
+    boxes = anchors.expand(2, -1, -1)
+    return DenseOutput(logits, deltas, boxes, anchors, (64, 16), {}, torch.cat(strides), (64, 64)), targets
 
 
 def _picture(output: DenseOutput, i: int) -> DenseOutput:
     rows = slice(i, i + 1)
-    return output._replace(logits=output.logits[rows], deltas=output.deltas[rows], boxes=output.boxes[rows])
+    extra = {name: x[rows] for name, x in output.extra.items()}
+    return output._replace(
+        logits=output.logits[rows], deltas=output.deltas[rows], boxes=output.boxes[rows], extra=extra
+    )
 
 
 def _rows(targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -95,9 +95,26 @@ def test_suppressors(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PRIORS))
 def test_priors(name: str) -> None:
     prior = PRIORS[name](strides=[8, 16])
-    boxes = prior([(3, 4), (2, 2)])
-    assert boxes.shape == ((12 + 4) * prior.per_cell, 4)
+    boxes, strides = prior([(3, 4), (2, 2)])
+    first, second = prior.per_cell
+    assert boxes.shape == (12 * first + 4 * second, 4)
     assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert strides.tolist() == [[8, 8]] * 12 * first + [[16, 16]] * 4 * second
+
+
+@pytest.mark.parametrize("name", sorted(PRIORS))
+def test_priors_on_cells_that_are_no_squares(name: str) -> None:
+    prior = PRIORS[name](strides=[(8, 16), (16, 8)])  # (height, width)
+    boxes, strides = prior([(2, 2), (1, 1)])
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    first, second = prior.per_cell
+    assert strides.tolist() == [[16, 8]] * 4 * first + [[8, 16]] * second  # (x, y)
+    step = centre[3 * first] - centre[0]
+    torch.testing.assert_close(step, torch.tensor([16.0, 8.0]))
+
+
+# Coders whose prediction says more than a box, or no box outside a range: tests/unit/parts has their properties.
+ONE_WAY: set[str] = set()
 
 
 @pytest.mark.part("coder/delta")
@@ -107,10 +124,12 @@ def test_coders_give_the_boxes_back(name: str) -> None:
     low = torch.rand(2, 50, 2, dtype=torch.float64) * 100
     boxes = torch.cat([low, low + torch.rand(2, 50, 2, dtype=torch.float64) * 60 + 0.5], dim=-1)
     priors = torch.tensor([[0.0, 0, 32, 32]], dtype=torch.float64).expand(50, 4)
-    deltas = coder.encode(boxes, priors)
-    assert deltas.shape == (2, 50, coder.size)
-    torch.testing.assert_close(coder.decode(deltas, priors), boxes)
-    assert coder.encode(torch.zeros(50, 4), priors.float()).isfinite().all()
+    strides = torch.full((50, 2), 16.0, dtype=torch.float64)
+    deltas = coder.encode(boxes, priors, strides)
+    if name not in ONE_WAY:
+        assert deltas.shape == (2, 50, coder.size)
+        torch.testing.assert_close(coder.decode(deltas, priors, strides), boxes)
+    assert coder.encode(torch.zeros(50, 4), priors.float(), strides.float()).isfinite().all()
 
 
 @pytest.mark.part("criterion/dense")

@@ -75,7 +75,7 @@ def test_a_detector_of_80_classes_gets_3() -> None:
     output = model(images)
     assert output.logits.shape[-1] == model.num_classes == 3
     assert torch.equal(output.boxes, boxes), "it still knows where things are"
-    bias = torch.full((3 * model.prior.per_cell,), -math.log(99.0))  # a prior probability of 0.01
+    bias = torch.full((3 * model.prior.per_cell[0],), -math.log(99.0))  # a prior probability of 0.01
     assert torch.equal(model.head.class_logits.bias, bias)
     assert float(model.state_dict()[new[0]].std()) == pytest.approx(0.01, rel=0.2)
     boxes, there = torch.tensor([[[4.0, 4.0, 20.0, 20.0]]] * 2), torch.ones(2, 1, dtype=torch.bool)
@@ -87,7 +87,7 @@ def test_a_detector_of_80_classes_gets_3() -> None:
 @pytest.mark.part("transfer/append_head")
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_every_head_takes_other_classes(name: str) -> None:
-    wired = {"in_channels": [16, 16], "num_classes": 5, "num_priors": 2, "coder_size": 4}
+    wired = {"in_channels": [16, 16], "num_classes": 5, "num_priors": [2, 2], "coder_size": 4}
     known = inspect.signature(HEADS[name]).parameters
     torch.manual_seed(0)
     body = Tiny(widths=(16, 16), levels=(1, 2))

@@ -1,7 +1,8 @@
 """Coders: how a box is written relative to its prior.
 
-A coder has ``size`` (numbers a box takes in the head's output), ``encode(boxes, priors) -> deltas`` and
-``decode(deltas, priors) -> boxes``; both broadcast over leading dimensions, boxes and priors are ``xyxy`` pixels.
+A coder has ``size`` (numbers a box takes in the head's output), ``encode(boxes, priors, strides) -> deltas`` and
+``decode(deltas, priors, strides) -> boxes``; both broadcast over leading dimensions, boxes and priors are ``xyxy``
+pixels. ``strides [..., 2]`` are the cells' sizes along x and y; coders that measure in cells need them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class Coder(Protocol):
 
     size: int
 
-    def encode(self, boxes: Tensor, priors: Tensor) -> Tensor:
+    def encode(self, boxes: Tensor, priors: Tensor, strides: Tensor | None = None) -> Tensor:
         """``xyxy`` boxes ``[..., 4]`` as ``[..., size]`` relative to ``priors [..., 4]``."""
         ...
 
-    def decode(self, deltas: Tensor, priors: Tensor) -> Tensor:
+    def decode(self, deltas: Tensor, priors: Tensor, strides: Tensor | None = None) -> Tensor:
         """The boxes back."""
         ...
 
@@ -46,7 +47,7 @@ class Delta:
         self.weights = tuple(float(w) for w in weights)
         self.max_log = math.log(max_ratio)
 
-    def encode(self, boxes: Tensor, priors: Tensor) -> Tensor:
+    def encode(self, boxes: Tensor, priors: Tensor, strides: Tensor | None = None) -> Tensor:
         """``xyxy`` boxes and priors ``[..., 4]`` to deltas ``[..., 4]``; boxes without area (padding) stay finite."""
         box, prior = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(priors)
         size = prior[..., 2:]
@@ -54,7 +55,7 @@ class Delta:
         ratio = (box[..., 2:] / size).clamp(min=torch.finfo(boxes.dtype).eps).log()
         return _scaled(torch.cat([centre, ratio], dim=-1), self.weights)
 
-    def decode(self, deltas: Tensor, priors: Tensor) -> Tensor:
+    def decode(self, deltas: Tensor, priors: Tensor, strides: Tensor | None = None) -> Tensor:
         """Deltas ``[..., 4]`` and ``xyxy`` priors to ``xyxy`` boxes."""
         deltas = _scaled(deltas, [1 / w for w in self.weights])
         prior = xyxy_to_cxcywh(priors)

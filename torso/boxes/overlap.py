@@ -50,8 +50,9 @@ def _shared_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """``part / whole``, and 0 where there is no whole.
+    """``part / whole``, and 0 where there is no whole, or one so small that the gradient ``1 / whole`` overflows.
 
     Not a clamp of ``whole``: a small one makes the gradient infinite, a larger one is wrong for small boxes.
     """
-    return part / torch.where(whole > 0, whole, 1)
+    there = whole > 4 * torch.finfo(whole.dtype).tiny
+    return torch.where(there, part, 0) / torch.where(there, whole, 1)

@@ -1,26 +1,59 @@
-"""Priors: where a dense head looks. Anchors here; points and grids are other members of the role.
+"""Priors: where a dense head looks.
 
-A prior generator has ``per_cell`` (priors a cell of the feature map) and is called with the sizes ``[(h, w), ...]`` of
-the levels; it returns ``priors [P, 4]`` (``xyxy`` pixels), level after level, row-major, the priors of a cell together.
+A prior generator is constructed with the ``strides`` of the levels, each a number of pixels or a pair (height, width),
+and has ``per_cell``: how many priors a cell of each level has. Called with the sizes ``[(h, w), ...]`` of the levels it
+returns `torso.structures.Priors`, level after level, row-major, the priors of a cell together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from torso.structures import Priors
+
 
 class Prior(Protocol):
     """The contract of this role."""
 
-    per_cell: int
+    per_cell: list[int]
 
-    def __call__(self, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """``priors [P, 4]`` of levels of these (height, width)."""
+    def __call__(self, sizes: Sequence[tuple[int, int]]) -> Priors:
+        """The priors of levels of these (height, width)."""
         ...
+
+
+def pair(stride: int | tuple[int, int]) -> tuple[int, int]:
+    """A stride as (height, width)."""
+    return (stride, stride) if isinstance(stride, int) else (stride[0], stride[1])
+
+
+def around_cells(
+    cells: Sequence[Tensor], strides: Sequence[tuple[int, int]], sizes: Sequence[tuple[int, int]], offset: float
+) -> Priors:
+    """Boxes around every cell.
+
+    Args:
+        cells: ``[A, 4]`` of each level, ``xyxy`` pixels relative to the cell's centre.
+        strides: (height, width) of a cell in pixels.
+        sizes: (height, width) of each level in cells.
+        offset: where in a cell its centre is, in strides.
+    """
+    boxes, steps = [], []
+    for cell, (down, right), (height, width) in zip(cells, strides, sizes, strict=True):
+        y = (torch.arange(height, device=cell.device, dtype=cell.dtype) + offset) * down
+        x = (torch.arange(width, device=cell.device, dtype=cell.dtype) + offset) * right
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        centre = torch.stack([grid_x, grid_y, grid_x, grid_y], dim=-1)  # [H, W, 4]
+        boxes.append((centre[:, :, None] + cell).reshape(-1, 4))
+        count = height * width * len(cell)
+        # No tensor is made of the two numbers: a GPU would have to wait for it.
+        steps.append(torch.stack([cell.new_full((count,), float(right)), cell.new_full((count,), float(down))], dim=1))
+    return Priors(torch.cat(boxes), torch.cat(steps))
 
 
 class Anchors(nn.Module):
@@ -44,7 +77,7 @@ class Anchors(nn.Module):
 
     def __init__(
         self,
-        strides: Sequence[int],
+        strides: Sequence[int | tuple[int, int]],
         scale: float = 4.0,
         octaves: int = 3,
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
@@ -53,12 +86,14 @@ class Anchors(nn.Module):
         sizes: Sequence[Sequence[float]] | None = None,
     ):
         super().__init__()
+        self.strides = [pair(stride) for stride in strides]
         if sizes is None:
-            sizes = [[scale * stride * 2 ** (i / octaves) for i in range(octaves)] for stride in strides]
+            steps = [math.sqrt(height * width) for height, width in self.strides]
+            sizes = [[scale * stride * 2 ** (i / octaves) for i in range(octaves)] for stride in steps]
         if len(sizes) != len(strides) or len({len(level) for level in sizes}) != 1:
             raise ValueError(f"anchors need as many sizes on each of the {len(strides)} levels, got sizes={sizes!r}")
-        self.strides, self.offset = list(strides), offset
-        self.per_cell = len(sizes[0]) * len(ratios)
+        self.offset = offset
+        self.per_cell = [len(sizes[0]) * len(ratios)] * len(strides)
         shapes = torch.tensor(list(ratios)).sqrt()  # [R]
         for level, level_sizes in enumerate(sizes):
             size = torch.tensor([float(s) for s in level_sizes])  # [S]
@@ -67,18 +102,10 @@ class Anchors(nn.Module):
             cell = torch.stack([-width, -height, width, height], dim=1) / 2
             self.register_buffer(f"cell{level}", cell.round() if rounded else cell, persistent=False)
 
-    def forward(self, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Anchors ``[P, 4]`` of levels of these (height, width)."""
-        levels = []
-        for level, (height, width) in enumerate(sizes):
-            cell: Tensor = getattr(self, f"cell{level}")  # [A, 4]
-            stride = self.strides[level]
-            y = (torch.arange(height, device=cell.device, dtype=cell.dtype) + self.offset) * stride
-            x = (torch.arange(width, device=cell.device, dtype=cell.dtype) + self.offset) * stride
-            grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-            centre = torch.stack([grid_x, grid_y, grid_x, grid_y], dim=-1)  # [H, W, 4]
-            levels.append((centre[:, :, None] + cell).reshape(-1, 4))
-        return torch.cat(levels)
+    def forward(self, sizes: Sequence[tuple[int, int]]) -> Priors:
+        """Anchors of levels of these (height, width)."""
+        cells: list[Tensor] = [getattr(self, f"cell{level}") for level in range(len(self.strides))]  # each [A, 4]
+        return around_cells(cells, self.strides, sizes, self.offset)
 
 
 PRIORS = {"anchors": Anchors}

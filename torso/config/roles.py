@@ -23,6 +23,7 @@ ROLES: dict[str, str] = {
     "prior": "torso.boxes.priors:PRIORS",
     "coder": "torso.boxes.coders:CODERS",
     "assigner": "torso.assigners:ASSIGNERS",
+    "sample": "torso.assigners.sample:SAMPLES",
     "loss": "torso.losses:LOSSES",
     "criterion": "torso.criteria:CRITERIA",
     "suppress": "torso.boxes.suppress:SUPPRESSORS",
@@ -39,7 +40,9 @@ ROLES: dict[str, str] = {
 """Role -> ``module:DICT`` that lists its parts; imported when the role is first asked for."""
 
 WIRED = frozenset(
-    {"in_channels", "strides", "num_classes", "num_priors", "coder_size", "params", "optimizer", "batch_size"}
+    {"in_channels", "strides", "num_classes", "num_priors", "coder_size", "branches"}
+    | {"assigner", "class_loss", "box_loss", "coder", "sample"}
+    | {"params", "optimizer", "batch_size"}
 )
 """Arguments that other parts decide (`torso.recipes.assemble`): nobody types them."""
 

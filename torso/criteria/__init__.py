@@ -1,6 +1,9 @@
 """Criteria: whole objectives, made of an assigner and losses.
 
-Contract: ``criterion(output, targets) -> {name: scalar, already weighted}``.
+Contract: ``criterion(output, targets) -> {name: scalar, already weighted}``. Criteria of dense detectors are made with
+those of ``assigner``, ``class_loss``, ``box_loss``, ``coder``, ``sample`` and ``num_classes`` that they name. They say
+with ``background`` whether scores are a softmax with a background, and with ``branches`` what the head has to say
+beside classes and boxes (`torso.heads.dense.BRANCHES`).
 """
 
 from __future__ import annotations

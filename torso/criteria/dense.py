@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from torso.assigners.sample import Sampled
 from torso.boxes.coders import Coder
+from torso.boxes.overlap import iou
+from torso.config import Role
+from torso.criteria.targets import box_targets, centerness, score_targets, with_a_row
+from torso.losses.classification import BinaryCrossEntropy
 from torso.structures import Assignment, DenseOutput, Losses, Targets
+
+TAKES = ("deltas", "boxes", "uncertain")
 
 
 class DenseCriterion(nn.Module):
-    """Assigner and two losses: ``{"class": ..., "box": ...}``, each divided by the number of positive priors.
+    """Assigner and losses: ``{"class": ..., "box": ...}``, and what else is asked for, each divided by one count.
 
     What a positive prior costs is multiplied by the weight of its object (``Targets.weights``); the number of priors
-    by which is divided stays what it is.
+    by which is divided stays what it is. With ``objectness_loss`` the class loss sees positive priors only, for
+    whether there is anything is then learned apart.
 
     Args:
         assigner: says which prior learns which object.
-        class_loss: a loss that takes ``"scores"``; sees every prior that is positive or negative.
-        box_loss: a loss that takes ``"deltas"`` or ``"boxes"``; sees positive priors.
+        class_loss: a loss that takes ``"scores"`` (one against the rest) or ``"classes"`` (softmax with a background);
+            sees every prior that is positive or negative.
+        box_loss: a loss that takes ``"deltas"``, ``"boxes"`` or ``"uncertain"``; sees positive priors.
         coder: writes the targets of a loss on deltas.
         class_weight: factor of the class loss.
         box_weight: factor of the box loss.
-        average: count positives over the ``"batch"`` (Detectron2, mmdetection) or divide each ``"image"`` by its own
-            count and take the mean over images (torchvision). The paper does not say which.
+        average: what the sums are divided by: positives of the ``"batch"`` (Detectron2, mmdetection); of each
+            ``"image"``, then the mean over images (torchvision); learned priors, positive or negative
+            (``"samples"``, RPN); ``"pictures"`` (YOLO); or the ``"quality"`` of the assignment's positives (TOOD).
+        sample: which of the assigned priors learn, and how much; all, equally, when None.
+        class_target: what the score of a positive prior should be: the ``"assigned"`` quality, 1 where the assigner
+            gives none, or the ``"iou"`` of its box with its object (quality focal loss, YOLOX).
+        box_by: what the box of a positive prior counts: ``"one"``; the ``"centerness"`` (ATSS), the assigned
+            ``"quality"`` (TOOD) or the predicted ``"score"`` of its class (GFL), and then the box loss is divided by
+            the sum of these instead of the count; or by ``"size"``, 2 less the share of the picture (YOLOv3).
+        quality: a branch of the head that says how good a box is: its ``"centerness"`` (FCOS) or ``"iou"`` (PAA).
+        quality_loss: a loss that takes ``"scores"`` for it; binary cross entropy when None.
+        quality_weight: factor of it.
+        objectness_loss: a loss that takes ``"scores"`` for a branch that says whether anything is there; no such
+            branch when None.
+        objectness_weight: factor of it.
+        nothing_weight: what a negative prior counts in it.
+        objectness_target: 1 at positive priors (``"one"``), or the ``"iou"`` of box and object.
+        distribution_loss: a loss that takes ``"distribution"``, for a coder that has one (GFL).
+        distribution_weight: factor of it.
 
-    Source: Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002
+    Source: Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002; Generalized Focal Loss, 2020,
+        arXiv:2006.04388; YOLOv3, 2018, arXiv:1804.02767
     """
 
     def __init__(
@@ -38,71 +65,166 @@ class DenseCriterion(nn.Module):
         coder: Coder,
         class_weight: float = 1.0,
         box_weight: float = 1.0,
-        average: Literal["batch", "image"] = "batch",
+        average: Literal["batch", "image", "samples", "pictures", "quality"] = "batch",
+        *,
+        sample: nn.Module | None = None,
+        class_target: Literal["assigned", "iou"] = "assigned",
+        box_by: Literal["one", "centerness", "quality", "score", "size"] = "one",
+        quality: Literal["centerness", "iou"] | None = None,
+        quality_loss: Annotated[nn.Module | None, Role("loss")] = None,
+        quality_weight: float = 1.0,
+        objectness_loss: Annotated[nn.Module | None, Role("loss")] = None,
+        objectness_weight: float = 1.0,
+        nothing_weight: float = 1.0,
+        objectness_target: Literal["one", "iou"] = "one",
+        distribution_loss: Annotated[nn.Module | None, Role("loss")] = None,
+        distribution_weight: float = 0.25,
     ):
         super().__init__()
-        if getattr(class_loss, "takes", None) != "scores":
+        if getattr(class_loss, "takes", None) not in ("scores", "classes"):
             raise ValueError(f"a dense detector needs a class loss of scores such as focal, got {class_loss}")
-        if getattr(box_loss, "takes", None) not in ("deltas", "boxes"):
+        if getattr(box_loss, "takes", None) not in TAKES:
             raise ValueError(f"a dense detector needs a box loss of deltas or boxes such as l1 or giou, got {box_loss}")
         self.assigner, self.class_loss, self.box_loss, self.coder = assigner, class_loss, box_loss, coder
-        self.class_weight, self.box_weight, self.average = class_weight, box_weight, average
+        self.class_weight, self.box_weight, self.average, self.sample = class_weight, box_weight, average, sample
+        self.class_target, self.box_by = class_target, box_by
+        self.quality, self.quality_weight = quality, quality_weight
+        self.quality_loss = BinaryCrossEntropy() if quality_loss is None else quality_loss
+        self.objectness_loss, self.objectness_weight = objectness_loss, objectness_weight
+        self.nothing_weight, self.objectness_target = nothing_weight, objectness_target
+        self.distribution_loss, self.distribution_weight = distribution_loss, distribution_weight
+        self.background: bool = class_loss.takes == "classes"
+        """Scores are a softmax, and the head says one class more than there are: the background, the last."""
+        wanted = {"objectness": objectness_loss is not None, "variance": box_loss.takes == "uncertain"}
+        self.branches = [*([quality] if quality else []), *(name for name, needed in wanted.items() if needed)]
+        """What the head has to say beside classes and boxes."""
 
     def forward(self, output: DenseOutput, targets: Targets) -> Losses:
         """All priors of all pictures at once; a batch without objects has a finite class loss and a box loss of 0."""
         targets = with_a_row(targets)
         assigned: Assignment = self.assigner(output, targets)
-        share = self._share(assigned.positive, output.logits.dtype)  # [B, 1]
+        boxes = box_targets(assigned, targets, output.priors)  # [B, P, 4]
+        overlap = None
+        if "iou" in (self.class_target, self.quality, self.objectness_target):
+            overlap = iou(output.boxes.detach(), boxes)  # [B, P]
 
-        wanted = class_targets(assigned, targets, output.logits)  # [B, P, C]
-        learned = (assigned.positive | assigned.negative).to(share.dtype) * share  # [B, P]
-        regressed = assigned.positive.to(share.dtype) * share  # [B, P]
+        class_factor = box_factor = None
+        if self.sample is not None:
+            costs = self._class_cost(output, assigned, targets, overlap), self._box_cost(output, boxes)
+            sampled: Sampled = self.sample(assigned, *costs, output, targets)
+            assigned = assigned._replace(positive=sampled.positive, negative=sampled.negative)
+            class_factor, box_factor = sampled.class_weight, sampled.box_weight
+
+        learned, counted, share = self._counted(output, assigned, targets)
+        by_box = self._by_box(counted, output, assigned, targets, boxes)
+        if self.sample is None:
+            class_loss = self._class_cost(output, assigned, targets, overlap, weight=learned)
+            box_loss = self._box_cost(output, boxes, weight=by_box)
+        else:
+            class_loss = (costs[0] * _times(learned, class_factor)).sum()
+            box_loss = (costs[1] * _times(by_box, box_factor)).sum()
+        losses = {"class": self.class_weight * class_loss, "box": self.box_weight * box_loss}
+        if self.distribution_loss is not None:
+            wanted = self.coder.encode(boxes, output.priors, output.strides)
+            spread = self.distribution_loss(output.deltas, wanted, weight=by_box, reduction="sum")
+            losses["distribution"] = self.distribution_weight * spread
+        if self.quality is not None:
+            good = overlap if self.quality == "iou" else centerness(boxes, output.priors)
+            good = self.quality_loss(output.extra[self.quality], good, weight=counted, reduction="sum")
+            losses["quality"] = self.quality_weight * good
+        if self.objectness_loss is not None:
+            losses["objectness"] = self.objectness_weight * self._objectness(output, assigned, counted, share, overlap)
+        return losses
+
+    def _counted(self, output: DenseOutput, assigned: Assignment, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """What each prior counts for its class and its box, each ``[B, P]``, and what one of a picture does, ``[B, 1]``."""
+        positive, share = assigned.positive, self._share(assigned, output.logits.dtype)
+        regressed = positive.to(share.dtype)
+        learned = regressed if self.objectness_loss is not None else (positive | assigned.negative).to(share.dtype)
         if targets.weights is not None:  # objects of mixed pictures
             weight = targets.weights.to(share.dtype).gather(1, assigned.matched)
-            learned = torch.where(assigned.positive, learned * weight, learned)
+            learned = torch.where(positive, learned * weight, learned)
             regressed = regressed * weight
-        class_loss = self.class_loss(output.logits, wanted, weight=learned[..., None], reduction="sum")
+        return learned * share, regressed * share, share
 
-        boxes = gather(targets.boxes.to(output.boxes.dtype), assigned.matched)  # [B, P, 4]
-        # Priors that learn no box get themselves as target: finite values that the weight 0 removes.
-        boxes = torch.where(assigned.positive[..., None], boxes, output.priors)
-        if self.box_loss.takes == "deltas":
-            guess, target = output.deltas, self.coder.encode(boxes, output.priors)
+    def _class_cost(
+        self,
+        output: DenseOutput,
+        assigned: Assignment,
+        targets: Targets,
+        overlap: Tensor | None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The class loss weighted by ``[B, P]`` and summed; of every prior, ``[B, P]``, without a weight."""
+        labels = targets.labels.gather(1, assigned.matched)  # [B, P]
+        if self.background:
+            wanted = torch.where(assigned.positive, labels, output.logits.shape[-1] - 1)
+            logits = output.logits.transpose(1, 2)  # [B, C + 1, P]
+            cost: Tensor = self.class_loss(logits, wanted, weight, "none" if weight is None else "sum")
+            return cost
+        quality = overlap if self.class_target == "iou" else assigned.quality
+        wanted = score_targets(assigned.positive, labels, quality, output.logits)  # [B, P, C]
+        if weight is None:
+            cost = self.class_loss(output.logits, wanted).sum(dim=-1)
         else:
-            guess, target = output.boxes, boxes
-        box_loss = self.box_loss(guess, target, weight=regressed, reduction="sum")
-        return {"class": self.class_weight * class_loss, "box": self.box_weight * box_loss}
+            cost = self.class_loss(output.logits, wanted, weight=weight[..., None], reduction="sum")
+        return cost
 
-    def _share(self, positive: Tensor, dtype: torch.dtype) -> Tensor:
+    def _box_cost(self, output: DenseOutput, boxes: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The box loss weighted by ``[B, P]`` and summed; of every prior, ``[B, P]``, without a weight."""
+        if self.box_loss.takes == "boxes":
+            guess, wanted = output.boxes, boxes
+        else:
+            guess, wanted = output.deltas, self.coder.encode(boxes, output.priors, output.strides)
+            if self.box_loss.takes == "uncertain":
+                guess = torch.cat([guess, output.extra["variance"]], dim=-1)
+        cost: Tensor = self.box_loss(guess, wanted, weight=weight, reduction="none" if weight is None else "sum")
+        return cost
+
+    def _by_box(
+        self, counted: Tensor, output: DenseOutput, assigned: Assignment, targets: Targets, boxes: Tensor
+    ) -> Tensor:
+        """What the box of each prior counts in all, ``[B, P]``."""
+        if self.box_by == "one":
+            return counted
+        if self.box_by == "size":
+            size = boxes[..., 2:] - boxes[..., :2]
+            return counted * (2 - size.prod(dim=-1) / (output.size[0] * output.size[1]))
+        if self.box_by == "centerness":
+            factor = centerness(boxes, output.priors)
+        elif self.box_by == "quality":
+            factor = torch.ones_like(counted) if assigned.quality is None else assigned.quality.to(counted.dtype)
+        else:
+            labels = targets.labels.gather(1, assigned.matched)
+            factor = output.class_scores().detach().gather(2, labels[..., None]).squeeze(-1)
+        positive = assigned.positive.to(counted.dtype)
+        total, count = (factor * positive).sum(), positive.sum()
+        return counted * factor * (count / total.clamp(min=1e-6))
+
+    def _objectness(
+        self, output: DenseOutput, assigned: Assignment, counted: Tensor, share: Tensor, overlap: Tensor | None
+    ) -> Tensor:
+        """The loss of "is anything there", summed."""
+        assert self.objectness_loss is not None
+        wanted = assigned.positive.to(counted.dtype)
+        if self.objectness_target == "iou" and overlap is not None:
+            wanted = wanted * overlap
+        weight = torch.where(assigned.negative, self.nothing_weight * share, counted)
+        cost: Tensor = self.objectness_loss(output.extra["objectness"], wanted, weight=weight, reduction="sum")
+        return cost
+
+    def _share(self, assigned: Assignment, dtype: torch.dtype) -> Tensor:
         """What one prior of each picture counts, ``[B, 1]``."""
-        count = positive.sum(dim=1, keepdim=True, dtype=dtype)  # [B, 1]
-        if self.average == "batch":
-            return 1 / count.sum().clamp(min=1).expand_as(count)
-        return 1 / (count.clamp(min=1) * len(count))
+        learned = assigned.positive | assigned.negative if self.average == "samples" else assigned.positive
+        count = learned.sum(dim=1, keepdim=True, dtype=dtype)  # [B, 1]
+        if self.average == "pictures":
+            return torch.ones_like(count) / len(count)
+        if self.average == "image":
+            return 1 / (count.clamp(min=1) * len(count))
+        if self.average == "quality" and assigned.quality is not None:
+            count = (assigned.quality.to(dtype) * assigned.positive).sum(dim=1, keepdim=True)
+        return 1 / count.sum().clamp(min=1).expand_as(count)
 
 
-def with_a_row(targets: Targets) -> Targets:
-    """The same targets with at least one (padding) row, so that gathering needs no special case."""
-    if targets.boxes.shape[1]:
-        return targets
-    batch = len(targets.boxes)
-    return Targets(
-        boxes=targets.boxes.new_zeros(batch, 1, 4),
-        labels=targets.labels.new_zeros(batch, 1),
-        valid=targets.valid.new_zeros(batch, 1),
-        ignore=targets.ignore.new_zeros(batch, 1),
-    )
-
-
-def gather(rows: Tensor, index: Tensor) -> Tensor:
-    """``rows [B, M, K]`` at ``index [B, P]``: ``[B, P, K]``."""
-    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
-
-
-def class_targets(assigned: Assignment, targets: Targets, logits: Tensor) -> Tensor:
-    """Targets ``[B, P, C]``: 1 (or the assignment's quality) at the class of the object a positive prior learns."""
-    score = assigned.positive.to(logits.dtype)  # [B, P]
-    if assigned.quality is not None:
-        score = score * assigned.quality.to(logits.dtype)
-    labels = targets.labels.gather(1, assigned.matched)  # [B, P]
-    return torch.zeros_like(logits).scatter_(2, labels[..., None], score[..., None])
+def _times(weight: Tensor, factor: Tensor | None) -> Tensor:
+    return weight if factor is None else weight * factor

@@ -1,9 +1,11 @@
 """Heads: features to raw outputs.
 
-Dense heads are constructed with ``in_channels`` (of every level), ``num_classes`` and ``num_priors`` (priors a cell),
-all
-wired; called with ``Features`` they return `torso.heads.dense.HeadOutput`, and ``scores(output)`` turns raw logits into
-scores in 0..1. Classification heads take ``in_channels`` and ``num_classes`` and return ``[B, C]`` logits. Every head,
+Dense heads are constructed with ``in_channels`` (of every level), ``num_classes`` (logits a prior: one more than there
+are classes where the class loss is a softmax with a background), ``num_priors`` (priors a cell, of every level, kept as
+an attribute), ``coder_size`` (numbers a box takes) and ``branches`` (what else the criterion asks for, names out of
+`torso.heads.dense.BRANCHES`), all wired; called with ``Features`` they return `torso.heads.dense.HeadOutput`, raw:
+what makes scores of it is the same for all of them (`torso.models.Detector`).
+Classification heads take ``in_channels`` and ``num_classes`` and return ``[B, C]`` logits. Every head,
 or the heads it is made of, has ``reset_classes(num_classes)``: new layers of class logits, all else as it was.
 """
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torso.config import Role
-from torso.heads.dense import HeadOutput
+from torso.heads.dense import HeadOutput, joined_outputs
 from torso.heads.retina import Retina
 from torso.nn.conv import Layer
 from torso.structures import Features
@@ -23,9 +22,10 @@ class SmallObjects(nn.Module):
 
     Args:
         in_channels: channels of the levels (wired).
-        num_classes: classes C (wired).
-        num_priors: priors a cell (wired).
+        num_classes: logits a prior C (wired).
+        num_priors: priors a cell of each level (wired).
         coder_size: numbers a box takes (wired).
+        branches: what else the criterion asks for (wired).
         depth: convolutions in a tower.
         norm: normalisation in the towers.
         activation: activation in the towers.
@@ -38,26 +38,25 @@ class SmallObjects(nn.Module):
         self,
         in_channels: Sequence[int],
         num_classes: int,
-        num_priors: int,
+        num_priors: Sequence[int],
         coder_size: int = 4,
+        branches: Sequence[str] = (),
+        *,
         depth: int = 1,
         norm: Annotated[Layer | None, Role("norm", factory=True)] = nn.BatchNorm2d,
         activation: Annotated[Callable[[], nn.Module], Role("activation", factory=True)] = nn.ReLU,
         prior_probability: float = 0.01,
     ):
         super().__init__()
-        self.num_priors = num_priors
+        self.num_priors = list(num_priors)
+        options: dict[str, Any] = {"depth": depth, "norm": norm, "activation": activation}
         self.levels = nn.ModuleList(
-            Retina([channels], num_classes, num_priors, coder_size, depth, norm, activation, prior_probability)
-            for channels in in_channels
+            Retina(
+                [channels], num_classes, [count], coder_size, branches, prior_probability=prior_probability, **options
+            )
+            for channels, count in zip(in_channels, num_priors, strict=True)
         )
 
     def forward(self, features: Features) -> HeadOutput:
         """Features to logits ``[B, P, C]`` and deltas ``[B, P, D]``, level after level."""
-        outputs: list[HeadOutput] = [head([x]) for head, x in zip(self.levels, features, strict=True)]
-        logits, deltas = ([getattr(output, name) for output in outputs] for name in ("logits", "deltas"))
-        return HeadOutput(torch.cat(logits, dim=1), torch.cat(deltas, dim=1), {})
-
-    def scores(self, logits: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        """Logits ``[B, P, C]`` to independent scores in 0..1."""
-        return logits.sigmoid()
+        return joined_outputs([head([x]) for head, x in zip(self.levels, features, strict=True)])

@@ -9,6 +9,10 @@ divides the sum instead of the count, with ``"mean"`` only. The attribute ``take
 - ``"classes"``: logits ``[B, C, ...]`` with int64 classes ``[B, ...]``, or with probabilities ``[B, C, ...]`` in
   floating point, -> ``[B, ...]``
 - ``"deltas"``: raw regression ``[..., D]`` with encoded targets -> ``[...]`` (summed over D)
+- ``"uncertain"``: raw regression ``[..., D]`` and the logarithms of its variances, together ``[..., 2 * D]``, with
+  encoded targets ``[..., D]`` -> ``[...]``
+- ``"distribution"``: logits ``[..., 4 * (R + 1)]`` over the bins 0..R of each side, with the sides ``[..., 4]`` in
+  bins, 0..R -> ``[...]``
 - ``"boxes"``: decoded ``xyxy`` boxes ``[..., 4]`` with boxes -> ``[...]``
 """
 
@@ -17,9 +21,10 @@ from __future__ import annotations
 from torch import nn
 
 from torso.losses.boxes import L1, GIoU, SmoothL1
-from torso.losses.classification import CrossEntropy, Focal
+from torso.losses.classification import BinaryCrossEntropy, CrossEntropy, Focal
 
 LOSSES: dict[str, type[nn.Module]] = {
+    "binary_cross_entropy": BinaryCrossEntropy,
     "cross_entropy": CrossEntropy,
     "focal": Focal,
     "giou": GIoU,

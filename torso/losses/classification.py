@@ -49,6 +49,19 @@ class CrossEntropy(Loss):
         return (target != self.ignore_index).sum().clamp(min=1)
 
 
+class BinaryCrossEntropy(Loss):
+    """Every class against the rest: logits ``[..., C]`` and targets ``[..., C]`` in 0..1, unreduced ``[..., C]``.
+
+    Source: torch.nn.BCEWithLogitsLoss.
+    """
+
+    takes = "scores"
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each element costs."""
+        return functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+
+
 class Focal(Loss):
     """Binary cross entropy of every class, turned down where the answer is already right.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from torso.boxes.coders import Coder
@@ -12,7 +13,7 @@ from torso.boxes.convert import clip
 from torso.boxes.suppress import candidates
 from torso.heads.dense import HeadOutput
 from torso.nn.normalize import normalizer
-from torso.structures import Batch, DenseOutput, Detections, Features, Losses
+from torso.structures import Batch, DenseOutput, Detections, Features, Losses, Priors
 
 
 class Detector(nn.Module):
@@ -24,11 +25,14 @@ class Detector(nn.Module):
         head: features to logits and deltas at every prior.
         prior: the boxes the head looks at.
         coder: deltas and priors to boxes.
-        criterion: what the network says, and the truth, to losses.
+        criterion: what the network says, and the truth, to losses; the head was made with its ``branches`` and, where
+            it has a ``background``, one class more.
         suppress: candidates to detections.
         num_classes: classes C.
         threshold: score below which a prior is no candidate, 0..1.
         topk: candidates of a level at most.
+        score_powers: of the three factors of a score: class probability, objectness, and quality (centerness or IoU);
+            a factor that the head does not say is 1. FCOS takes the root, (0.5, 1, 0.5); PP-YOLO (1, 0.6, 0.4).
         normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
 
     Source: own design; with RetinaNet's parts it is Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002
@@ -49,12 +53,15 @@ class Detector(nn.Module):
         num_classes: int,
         threshold: float = 0.05,
         topk: int = 1000,
+        score_powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
         normalize: nn.Module | None = None,
     ):
         super().__init__()
-        if not hasattr(head, "scores"):
+        if not hasattr(head, "num_priors"):
             raise ValueError(f"a detector needs a dense head such as retina, got {type(head).__name__}")
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
+        self.score_powers = score_powers
+        self.background: bool = getattr(criterion, "background", False)
         self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
         self.normalize = normalizer(normalize, backbone)
         self.backbone, self.neck, self.head = backbone, neck, head
@@ -65,12 +72,14 @@ class Detector(nn.Module):
         features: Features = self.neck(self.backbone(self.normalize(images)))
         output: HeadOutput = self.head(features)
         sizes = [(x.shape[-2], x.shape[-1]) for x in features]
-        priors: Tensor = self.prior(sizes)  # [P, 4]
-        # The network may have run in bfloat16: boxes and losses need at least float32.
-        logits, deltas = (x if x.dtype.itemsize >= 4 else x.float() for x in (output.logits, output.deltas))
-        boxes = self.coder.decode(deltas, priors)  # [B, P, 4]
-        counts = tuple(height * width * self.prior.per_cell for height, width in sizes)  # type: ignore[operator]
-        return DenseOutput(logits, deltas, boxes, priors, counts, output.extra)  # type: ignore[arg-type]
+        priors: Priors = self.prior(sizes)
+        logits, deltas = _precise(output.logits), _precise(output.deltas)
+        extra = {name: _precise(x) for name, x in output.extra.items()}
+        boxes = self.coder.decode(deltas, priors.boxes, priors.strides)  # [B, P, 4]
+        per_cell: list[int] = self.prior.per_cell  # type: ignore[assignment]
+        counts = tuple(height * width * count for (height, width), count in zip(sizes, per_cell, strict=True))
+        size = (images.shape[-2], images.shape[-1])
+        return DenseOutput(logits, deltas, boxes, priors.boxes, counts, extra, priors.strides, size, self.background)
 
     def losses(self, batch: Batch) -> Losses:
         """The named losses of a batch."""
@@ -82,13 +91,38 @@ class Detector(nn.Module):
         return self.choose(*self.score(images))
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """Of every prior: scores ``[B, P, C]`` in 0..1 and boxes ``[B, P, 4]``; and how many priors each level has."""
-        output = self(images)
-        scores: Tensor = self.head.scores(output.logits, output.extra)  # type: ignore[operator]
-        return scores, clip(output.boxes, images.shape[-2], images.shape[-1]), output.counts
+        """Of every prior: scores ``[B, P, C]`` in 0..1 and boxes ``[B, P, 4]``; and how many priors each level has.
+
+        What the suppressor wants to know beside (its ``extra``) follows the four numbers of a box.
+        """
+        output: DenseOutput = self(images)
+        boxes = clip(output.boxes, images.shape[-2], images.shape[-1])
+        more = [output.extra[name] for name in getattr(self.suppress, "extra", ())]
+        return self._scores(output), torch.cat([boxes, *more], dim=-1) if more else boxes, output.counts
+
+    def _scores(self, output: DenseOutput) -> Tensor:
+        """Class probability, objectness and quality, each to its power: ``[B, P, C]``."""
+        of_class, of_object, of_quality = self.score_powers
+        scores = _power(output.class_scores(), of_class)
+        for names, power in ((("objectness",), of_object), (("centerness", "iou"), of_quality)):
+            for name in names:
+                if name in output.extra:
+                    scores = scores * _power(output.extra[name].sigmoid(), power).unsqueeze(-1)
+        return scores
 
     def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int]) -> Detections:
         """The answer among what `score` says."""
         chosen = candidates(scores, boxes, counts, threshold=self.threshold, topk=self.topk)
         found: Detections = self.suppress(*chosen)
         return found
+
+
+def _precise(x: Tensor) -> Tensor:
+    """The network may have run in bfloat16: boxes and losses need at least float32."""
+    return x if x.dtype.itemsize >= 4 else x.float()
+
+
+def _power(x: Tensor, power: float) -> Tensor:
+    if power == 1:
+        return x
+    return x.sqrt() if power == 0.5 else x**power

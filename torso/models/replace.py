@@ -43,7 +43,7 @@ def replace_head(model: Classifier | Detector, num_classes: int, head: nn.Module
                 "another head"
             )
         for part in found:
-            part.reset_classes(num_classes)  # type: ignore[operator]
+            part.reset_classes(num_classes + getattr(model, "background", False))  # type: ignore[operator]
     else:
         model.head = _like(model.head, head)
     model.num_classes = num_classes

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from torch import nn
 
-from torso.config import ModelError, RecipeError, Role, Spec
+from torso.config import ModelError, RecipeError, Role, Spec, parameters
 from torso.criteria.classify import ClassifyCriterion
-from torso.criteria.dense import DenseCriterion
 from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
 from torso.train.optim import groups
@@ -35,11 +34,11 @@ def detector(
     class_loss: Annotated[Spec, Role("loss")] = "focal",  # type: ignore[assignment]
     box_loss: Annotated[Spec, Role("loss")] = "l1",  # type: ignore[assignment]
     suppress: Annotated[Spec, Role("suppress")] = "batched_nms",  # type: ignore[assignment]
-    class_weight: float = 1.0,
-    box_weight: float = 1.0,
-    average: Literal["batch", "image"] = "batch",
+    sample: Annotated[Spec | None, Role("sample")] = None,
+    criterion: Annotated[Spec, Role("criterion")] = "dense",  # type: ignore[assignment]
     threshold: float = 0.05,
     topk: int = 1000,
+    score_powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
     normalize: Annotated[Spec | None, Role("transform")] = None,
 ) -> Detector:
     """A dense detector: backbone, neck, head; priors and a coder; an assigner and two losses; a suppressor.
@@ -55,11 +54,11 @@ def detector(
         class_loss: loss of the class scores.
         box_loss: loss of deltas or boxes.
         suppress: candidates to detections.
-        class_weight: factor of the class loss.
-        box_weight: factor of the box loss.
-        average: divide losses by the positives of the batch, or of each image.
+        sample: which of the assigned priors learn, and how much; all of them when None.
+        criterion: how assigner and losses make an objective: their weights, and what else is learned.
         threshold: score below which nothing is a detection.
         topk: candidates a level.
+        score_powers: of class probability, objectness and quality in a score.
         normalize: the first layer, such as ``normalize_robust``; by the backbone's mean and deviation when None.
 
     Source: own design.
@@ -68,25 +67,28 @@ def detector(
     pyramid = joined(backbone, body, neck)
     priors = prior.build(strides=pyramid.strides)
     boxes = coder.build()
+    objective = objective_of(
+        criterion, num_classes, boxes, assigner=assigner, class_loss=class_loss, box_loss=box_loss, sample=sample
+    )
     return fitted(
         lambda: Detector(
             body,
             pyramid,
             head.build(
                 in_channels=pyramid.channels,
-                num_classes=num_classes,
+                num_classes=num_classes + bool(objective.background),
                 num_priors=priors.per_cell,
                 coder_size=boxes.size,
+                branches=objective.branches,
             ),
             priors,
             boxes,
-            DenseCriterion(
-                assigner.build(), class_loss.build(), box_loss.build(), boxes, class_weight, box_weight, average
-            ),
+            objective,
             suppress.build(),
             num_classes=num_classes,
             threshold=threshold,
             topk=topk,
+            score_powers=score_powers,
             normalize=None if normalize is None else normalize.build(),
         )
     )
@@ -115,6 +117,24 @@ def classifier(
     top = head.build(in_channels=body.channels, num_classes=num_classes)
     first = None if normalize is None else normalize.build()
     return fitted(lambda: Classifier(body, top, ClassifyCriterion(class_loss.build()), num_classes, normalize=first))
+
+
+def objective_of(criterion: Spec, num_classes: int, coder: Any, **given: Spec | None) -> nn.Module:
+    """The criterion with those of the parts that it takes.
+
+    Raises:
+        ModelError: a part was chosen that this criterion has no use for.
+    """
+    taken = parameters(criterion.target)
+    usual = {key: default.default for key, default in parameters(detector).items() if key in given}
+    for key, part in given.items():
+        if key not in taken and part is not None and part.name != usual[key]:
+            raise ModelError(
+                f"model.criterion: {criterion.name} takes no {key}, but model.{key} is {part.name}: remove one of them"
+            )
+    built = {key: None if part is None else part.build() for key, part in given.items() if key in taken}
+    made: nn.Module = criterion.build(coder=coder, num_classes=num_classes, **built)
+    return made
 
 
 def joined(backbone: Spec, body: nn.Module, neck: Spec) -> nn.Module:

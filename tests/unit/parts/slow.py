@@ -77,7 +77,9 @@ def grid_case(seed: int, counts: tuple[int, ...] = (5, 0, 9), regions: int = 2) 
     shape = (len(counts), len(priors))
     logits = torch.randn(*shape, 3, generator=generator, dtype=torch.float64) * 2
     deltas = torch.randn(*shape, 4, generator=generator, dtype=torch.float64) * 0.3
-    output = DenseOutput(logits, deltas, priors.expand(len(counts), -1, -1), priors, (len(priors),), {})
+    strides = torch.full((len(priors), 2), 8.0, dtype=torch.float64)
+    everywhere = priors.expand(len(counts), -1, -1)
+    output = DenseOutput(logits, deltas, everywhere, priors, (len(priors),), {}, strides, (64, 64))
     return output, Targets(boxes, labels, valid, ignore)
 
 

@@ -235,7 +235,7 @@ def test_a_model_in_bfloat16_has_losses_in_float32():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((CrossEntropy(), L1()), "a dense detector needs a class loss of scores such as focal"),
+        ((L1(), L1()), "a dense detector needs a class loss of scores such as focal"),
         ((Focal(), Focal()), "a dense detector needs a box loss of deltas or boxes such as l1 or giou"),
     ],
 )

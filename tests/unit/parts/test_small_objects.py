@@ -13,7 +13,7 @@ FEATURES = [torch.rand(2, 8, 16, 16), torch.rand(2, 12, 8, 8), torch.rand(2, 16,
 
 def head(**options: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return HEADS["small_objects"](in_channels=[8, 12, 16], num_classes=3, num_priors=2, **options).eval()
+    return HEADS["small_objects"](in_channels=[8, 12, 16], num_classes=3, num_priors=[2, 2, 2], **options).eval()
 
 
 @pytest.mark.part("head/small_objects")
@@ -22,7 +22,7 @@ def test_each_level_is_a_retina_head_of_its_own() -> None:
     output = whole(FEATURES)
     start = 0
     for level, (features, channels) in enumerate(zip(FEATURES, (8, 12, 16), strict=True)):
-        alone = Retina([channels], 3, 2, depth=1, norm=torch.nn.BatchNorm2d).eval()
+        alone = Retina([channels], 3, [2], depth=1, norm=torch.nn.BatchNorm2d).eval()
         alone.load_state_dict(whole.levels[level].state_dict())
         expected = alone([features])
         count = expected.logits.shape[1]

@@ -1,0 +1,61 @@
+"""What a prior should have said, gathered from padded targets: shared by the criteria of dense detectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torso.structures import Assignment, Targets
+
+
+def with_a_row(targets: Targets) -> Targets:
+    """The same targets with at least one (padding) row, so that gathering needs no special case."""
+    if targets.boxes.shape[1]:
+        return targets
+    batch = len(targets.boxes)
+    return Targets(
+        boxes=targets.boxes.new_zeros(batch, 1, 4),
+        labels=targets.labels.new_zeros(batch, 1),
+        valid=targets.valid.new_zeros(batch, 1),
+        ignore=targets.ignore.new_zeros(batch, 1),
+    )
+
+
+def gather(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows [B, M, K]`` at ``index [B, P]``: ``[B, P, K]``."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def box_targets(assigned: Assignment, targets: Targets, priors: Tensor) -> Tensor:
+    """The box ``[B, P, 4]`` each positive prior learns; others get themselves, finite values that weigh 0."""
+    boxes = gather(targets.boxes.to(priors.dtype), assigned.matched)
+    return torch.where(assigned.positive[..., None], boxes, priors)
+
+
+def score_targets(positive: Tensor, labels: Tensor, quality: Tensor | None, logits: Tensor) -> Tensor:
+    """Targets ``[B, P, C]``: 1 (or the quality) at the class of the object a positive prior learns.
+
+    Args:
+        positive: ``[B, P]``.
+        labels: classes of the matched objects, ``[B, P]``.
+        quality: ``[B, P]`` in 0..1.
+        logits: ``[B, P, C]``, for shape and kind.
+    """
+    score = positive.to(logits.dtype)
+    if quality is not None:
+        score = score * quality.to(logits.dtype)
+    return torch.zeros_like(logits).scatter_(2, labels[..., None], score[..., None])
+
+
+def centerness(boxes: Tensor, priors: Tensor) -> Tensor:
+    """How central the centre of a prior lies in its box, in 0..1 (0 outside): ``[..., 4]``, ``[..., 4]`` to ``[...]``.
+
+    The root of min(left, right) / max(left, right) times min(top, bottom) / max(top, bottom).
+
+    Source: FCOS: Fully Convolutional One-Stage Object Detection, 2019, arXiv:1904.01355, equation 3
+    """
+    centre = (priors[..., :2] + priors[..., 2:]) / 2
+    near, far = centre - boxes[..., :2], boxes[..., 2:] - centre
+    tiny = torch.finfo(boxes.dtype).tiny
+    share = torch.minimum(near, far).clamp(min=0) / torch.maximum(near, far).clamp(min=tiny)
+    return share.prod(dim=-1).sqrt()
