@@ -1,0 +1,104 @@
+"""Can every recipe learn? Eight pictures of digits, its parts at a small size, and AP50 on the pictures it has seen.
+
+``python benchmarks/overfit.py`` takes all recipes of detectors; ``... overfit.py fcos gfl`` some, and then writes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import measure
+import torch
+
+sys.path.append(str(Path(__file__).parents[1]))  # the small forms of the recipes belong to the tests
+
+from tests.recipes.small import SMALL
+from torso.data import digits
+from torso.recipes.judge import judge
+from torso.recipes.recipe import Recipe
+from torso.recipes.sources import judging_loader, open_split, training_loader
+
+PICTURES, SIDE, STEPS, RATE = 8, 128, 300, 3e-3
+WANTED = 0.9
+
+
+def data_overrides(path: Path) -> list[str]:
+    """The pictures as they are: nothing random but the weights."""
+    return [
+        f"data.path={path}",
+        "data.transforms=[]",
+        "data.resize=[letterbox]",
+        f"data.size={SIDE}",
+        f"data.batch={PICTURES}",
+        "data.workers=0",
+        "data.sampler=sequential",
+        "data.multiscale=[1, 1]",
+        "data.close_mosaic=0",
+        "data.train=train",
+        "data.val=train",
+        "model.threshold=0.05",
+    ]
+
+
+def overfit(name: str, overrides: list[str], path: Path, steps: int = STEPS, rate: float = RATE) -> dict[str, Any]:
+    """Steps on one batch, then AP50 on it; stops early when it is all known."""
+    recipe = Recipe.load(name, [*SMALL[name], *data_overrides(path), *overrides])
+    data = recipe.data.build()
+    index = open_split(data, data["train"])
+    torch.manual_seed(0)
+    model = recipe.model.build(num_classes=len(index.classes)).train()
+    (batch,) = list(training_loader(data, index, seed=0).epoch(0))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 20, 0.5 + 0.5 * math.cos(math.pi * step / steps) + 0.01)
+    )
+    first = last = 0.0
+    start = time.perf_counter()
+    for step in range(steps):
+        loss = sum(model.losses(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        first, last = (float(loss.detach()) if step == 0 else first), float(loss.detach())
+    _, result = judge(model.eval().predict, judging_loader(data, index))
+    return {
+        "AP50": round(result.summary["AP50"], 3),
+        "AP": round(result.summary["AP"], 3),
+        "loss first": round(first, 3),
+        "loss last": round(last, 4),
+        "steps": steps,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def pictures(folder: Path) -> Path:
+    """Eight training pictures with digits."""
+    return digits.make(folder / "digits", format="voc", count=PICTURES + 2, size=SIDE, seed=3)
+
+
+def main() -> None:
+    asked = [word for word in sys.argv[1:] if "=" not in word]
+    overrides = [word for word in sys.argv[1:] if "=" in word]
+    results = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pictures(Path(scratch))
+        for name in asked or sorted(SMALL):
+            results[name] = overfit(name, overrides, path)
+            sys.stdout.write(f"{name}: {results[name]}\n")
+            sys.stdout.flush()
+    if not asked:
+        measure.write("overfit", wanted=WANTED, pictures=PICTURES, side=SIDE, recipes=results)
+    missed = [name for name, row in results.items() if not row["AP50"] >= WANTED]
+    if missed:
+        sys.exit(f"not learned: {', '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()
