@@ -1,6 +1,6 @@
 """Can every recipe learn? Eight pictures of digits, its parts at a small size, and AP50 on the pictures it has seen.
 
-``python benchmarks/overfit.py`` takes all recipes of detectors; ``... overfit.py fcos gfl`` some, and then writes nothing.
+``python benchmarks/overfit.py`` takes all recipes of detectors; ``... overfit.py fcos gfl`` some, and writes nothing.
 """
 
 from __future__ import annotations
