@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torso.boxes.convert import xyxy_to_cxcywh
+from torso.boxes.distances import LTRB
 
 
 class Coder(Protocol):
@@ -71,4 +72,4 @@ def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
     return torch.stack([x * factor for x, factor in zip(deltas.unbind(dim=-1), factors, strict=True)], dim=-1)
 
 
-CODERS = {"delta": Delta}
+CODERS: dict[str, type] = {"delta": Delta, "ltrb": LTRB}

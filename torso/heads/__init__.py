@@ -14,7 +14,13 @@ from __future__ import annotations
 from torch import nn
 
 from torso.heads.classify import Classify
+from torso.heads.fcos import FCOS
 from torso.heads.retina import Retina
 from torso.heads.small_objects import SmallObjects
 
-HEADS: dict[str, type[nn.Module]] = {"classify": Classify, "retina": Retina, "small_objects": SmallObjects}
+HEADS: dict[str, type[nn.Module]] = {
+    "classify": Classify,
+    "fcos": FCOS,
+    "retina": Retina,
+    "small_objects": SmallObjects,
+}
