@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torso.boxes.cells import pair
 from torso.data import Index
 from torso.heads.dense import HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
@@ -257,9 +258,10 @@ def _rows(targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _pyramid(part: nn.Module) -> tuple[list[int], list[int]]:
     channels, strides = getattr(part, "channels", None), getattr(part, "strides", None)
     assert isinstance(channels, list), "`channels` is a list of int"
-    assert isinstance(strides, list), "`strides` is a list of int"
+    assert isinstance(strides, list), "`strides` is a list of int, or of pairs of height and width"
     assert len(channels) == len(strides), "one channel count a stride"
-    assert strides == sorted(strides), "levels run from the finest to the coarsest"
+    areas = [height * width for height, width in map(pair, strides)]
+    assert areas == sorted(areas), "levels run from the finest to the coarsest"
     return channels, strides
 
 
@@ -272,7 +274,8 @@ def _check_features(
 ) -> None:
     assert len(features) == len(channels), f"{len(channels)} levels promised, {len(features)} returned"
     for x, c, s in zip(features, channels, strides, strict=True):
-        expected = [2, c, -(-height // s), -(-width // s)]
+        down, right = pair(s)
+        expected = [2, c, -(-height // down), -(-width // right)]
         assert list(x.shape) == expected, f"the level of stride {s} should be {expected}, is {list(x.shape)}"
 
 

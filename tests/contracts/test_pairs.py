@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tests.contracts.library import LIBRARY
 from tests.contracts.test_parts import SMALL
 from torso.backbones import BACKBONES
+from torso.boxes.cells import pair
 from torso.config import RecipeError
 from torso.necks import NECKS
 from torso.recipes.recipe import Recipe
@@ -38,7 +39,8 @@ def neck_learns(neck: nn.Module, features: list[Tensor]) -> list[Tensor]:
     leaves = [x.detach().requires_grad_() for x in features]
     outputs = neck.train()(leaves)
     assert [list(x.shape) for x in outputs] == [
-        [2, c, -(-SIZE // s), -(-SIZE // s)] for c, s in zip(neck.channels, neck.strides, strict=True)
+        [2, c, -(-SIZE // down), -(-SIZE // right)]
+        for c, (down, right) in zip(neck.channels, map(pair, neck.strides), strict=True)
     ]
     torch.autograd.backward([x.square().mean() for x in outputs])
     for name, parameter in neck.named_parameters():

@@ -49,6 +49,7 @@ SMALL_NECKS: dict[str, dict[str, object]] = {
     "channel_mapper": {"channels": 8},
     "fpn": {"channels": 8},
     "full_fpn": {"channels": 8, "repeats": 1},
+    "matrix": {"channels": 8},
     "nasfpn": {"channels": 8, "repeats": 1},
     "pan": {"channels": 8},
     "rfb": {"channels": 8},

@@ -9,6 +9,7 @@ from html import escape
 from typing import NamedTuple
 
 from torso.anatomy.summary import Row, shown
+from torso.boxes.cells import pair
 
 WIDTH, LEVEL, GAP, TOP = 190, 62, 90, 92  # of a column, of a level's row, between columns, above the first level
 COLOURS = {"picture": "#5b6472", "backbone": "#2f7ed8", "neck": "#2ca25f", "head": "#e4572e"}
@@ -18,14 +19,17 @@ STYLE = (
 )
 
 
-Place = tuple[float, float, int]
+Stride = tuple[int, int]
+"""Height and width of a cell in pixels."""
+
+Place = tuple[float, float, Stride]
 """Left and top of a box, and its stride."""
 
 
 class Level(NamedTuple):
     """One box: its place among the strides, and what it says."""
 
-    stride: int
+    stride: Stride
     lines: tuple[str, ...]
 
 
@@ -42,7 +46,7 @@ def anatomy_svg(
     rows: Sequence[Row],
     size: tuple[int, int],
     title: str,
-    strides: dict[str, Sequence[int]],
+    strides: dict[str, Sequence[int | Stride]],
     kinds: dict[str, str],
 ) -> str:
     """Draws the sections of a model from its summary.
@@ -51,29 +55,40 @@ def anatomy_svg(
         rows: of `torso.anatomy.summary`.
         size: width and height of the picture.
         title: above the figure.
-        strides: of the levels that backbone and neck give, by section.
+        strides: of the levels that backbone and neck give, by section; a number, or a pair of height and width.
         kinds: the name of each section's part, for its title.
 
     Returns:
         The SVG, self-contained.
     """
     by_path = {row.path: row for row in rows}
-    columns = [Column("picture", "picture", (f"{size[0]} x {size[1]}",), (Level(1, (f"3 x {size[1]} x {size[0]}",)),))]
+    drawn = Level((1, 1), (f"3 x {size[1]} x {size[0]}",))
+    columns = [Column("picture", "picture", (f"{size[0]} x {size[1]}",), (drawn,))]
     for name in ("backbone", "neck"):
         row = by_path.get(name)
         if row is not None and row.outputs:
             levels = tuple(
-                Level(stride, (" x ".join(map(str, shape[1:])), f"stride {stride}"))
-                for shape, stride in zip(row.outputs, strides.get(name, ()), strict=False)
+                Level(stride, (" x ".join(map(str, shape[1:])), f"stride {_words(stride)}"))
+                for shape, stride in zip(row.outputs, map(pair, strides.get(name, ())), strict=False)
             )
             columns.append(Column(name, kinds.get(name, row.kind), _notes(row), levels))
     head = by_path.get("head")
     if head is not None:
         last = columns[-1].levels
         lines = tuple(" x ".join(map(str, shape[1:])) for shape in head.outputs)
-        middle = last[len(last) // 2].stride if last else 1
+        middle = last[len(last) // 2].stride if last else (1, 1)
         columns.append(Column("head", kinds.get("head", head.kind), _notes(head), (Level(middle, lines),)))
     return _drawn(columns, title, by_path[""])
+
+
+def _words(stride: Stride) -> str:
+    height, width = stride
+    return str(height) if height == width else f"{height} x {width}"
+
+
+def _rank(stride: Stride) -> tuple[int, int, int]:
+    """From fine to coarse; of equal areas the square first."""
+    return stride[0] * stride[1], max(stride), stride[0]
 
 
 def _notes(row: Row) -> tuple[str, ...]:
@@ -85,7 +100,7 @@ def _notes(row: Row) -> tuple[str, ...]:
 
 
 def _drawn(columns: Sequence[Column], title: str, whole: Row) -> str:
-    strides = sorted({level.stride for column in columns[1:] for level in column.levels})
+    strides = sorted({level.stride for column in columns[1:] for level in column.levels}, key=_rank)
     rows = {stride: number for number, stride in enumerate(strides)}
     height = TOP + max(len(strides), 1) * LEVEL + 86
     width = len(columns) * (WIDTH + GAP) - GAP + 60

@@ -1,7 +1,8 @@
 """Necks: features to features.
 
 Contract: constructed with the ``in_channels`` and ``strides`` of the backbone's levels (wired); called with
-``Features``, returns ``Features``; ``channels`` and ``strides`` tell the truth about them.
+``Features``, returns ``Features``; ``channels`` and ``strides`` (a number of pixels, or a pair of height and width)
+tell the truth about them. The cells of a level are no smaller than those of the one before.
 `torso.testing.check_neck` checks it.
 """
 
@@ -15,6 +16,7 @@ from torso.necks.bifpn import BiFPN
 from torso.necks.channel_mapper import ChannelMapper
 from torso.necks.fpn import FPN
 from torso.necks.full_fpn import FullFPN
+from torso.necks.matrix import Matrix
 from torso.necks.nasfpn import NASFPN
 from torso.necks.pan import PAN
 from torso.necks.rfb import RFB
@@ -33,6 +35,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "channel_mapper": ChannelMapper,
     "fpn": FPN,
     "full_fpn": FullFPN,
+    "matrix": Matrix,
     "nasfpn": NASFPN,
     "pan": PAN,
     "rfb": RFB,

@@ -22,9 +22,9 @@ class Matrix(nn.Module):
     these two convolutions. Five levels with ``reach`` 2 make the 19 of the paper: the extreme shapes in the corners of
     the 5 x 5 matrix are left out.
 
-    ``strides`` holds (height, width) of every level. Heads and priors of `torso.necks.NECKS` count on square cells, so
-    this neck does not stand there: it is for models that know of stretched levels. They come by rising area of
-    their cells; of equal ones the square first, then the milder before the more extreme, the wider before the taller.
+    ``strides`` holds (height, width) of every level; priors and coders that count in strides take them as they are.
+    Levels come by rising area of their cells; of equal ones the square first, then the milder before the more extreme,
+    the wider before the taller. An assigner sends a wide object to the wide levels: ``{name: fcos, by: sides}``.
 
     Args:
         in_channels: channels of the levels that come in (wired).

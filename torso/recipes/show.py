@@ -71,7 +71,7 @@ def show(
     }
 
 
-def _strides(model: nn.Module) -> dict[str, Sequence[int]]:
+def _strides(model: nn.Module) -> dict[str, Sequence[int | tuple[int, int]]]:
     found: dict[str, Any] = {name: getattr(part, "strides", None) for name, part in model.named_children()}
     return {name: strides for name, strides in found.items() if strides is not None}
 

@@ -54,3 +54,13 @@ def test_names_in_the_figure_are_escaped(tmp_path: Path) -> None:
     text = anatomy_svg(rows, (8, 8), "<b>", {}, {"head": "<script>"})
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
+
+
+@pytest.mark.part("neck/matrix")
+def test_stretched_levels_are_drawn_with_height_and_width(tmp_path: Path) -> None:
+    show("retinanet", ["model.neck={name: matrix, channels: 32}"], svg=tmp_path / "a.svg", depth=1)
+    tree = ElementTree.parse(tmp_path / "a.svg")
+    words = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("stride 8") == 2, "of the backbone and of the neck"
+    assert words.index("stride 8 x 16") < words.index("stride 16 x 8") < words.index("stride 32 x 64")
+    assert sum(word is not None and word.startswith("stride") for word in words) == 3 + 19
