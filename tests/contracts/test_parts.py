@@ -115,7 +115,7 @@ def test_priors_on_cells_that_are_no_squares(name: str) -> None:
 
 
 # Coders whose prediction says more than a box, or no box outside a range: tests/unit/parts has their properties.
-ONE_WAY: set[str] = {"distribution", "ltrb"}
+ONE_WAY: set[str] = {"distribution", "grid", "ltrb"}
 
 
 @pytest.mark.part("coder/delta")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torso.boxes.convert import xyxy_to_cxcywh
 from torso.boxes.distances import LTRB
 from torso.boxes.distribution import Distribution
+from torso.boxes.grid_coder import Grid
 from torso.boxes.rep_points import RepPoints
 
 
@@ -74,4 +75,10 @@ def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
     return torch.stack([x * factor for x, factor in zip(deltas.unbind(dim=-1), factors, strict=True)], dim=-1)
 
 
-CODERS: dict[str, type] = {"delta": Delta, "distribution": Distribution, "ltrb": LTRB, "rep_points": RepPoints}
+CODERS: dict[str, type] = {
+    "delta": Delta,
+    "distribution": Distribution,
+    "grid": Grid,
+    "ltrb": LTRB,
+    "rep_points": RepPoints,
+}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.cells import around_cells, pair
+from torso.boxes.clusters import Grid, KMeans
 from torso.boxes.points import Points
 from torso.structures import Priors
 
@@ -83,4 +84,4 @@ class Anchors(nn.Module):
         return around_cells(cells, self.strides, sizes, self.offset)
 
 
-PRIORS: dict[str, type[nn.Module]] = {"anchors": Anchors, "points": Points}
+PRIORS: dict[str, type[nn.Module]] = {"anchors": Anchors, "points": Points, "grid": Grid, "kmeans": KMeans}

@@ -17,10 +17,16 @@ from torso.heads.classify import Classify
 from torso.heads.fcos import FCOS
 from torso.heads.retina import Retina
 from torso.heads.small_objects import SmallObjects
+from torso.heads.yolo import YOLO
+from torso.heads.yolov1 import YOLOv1
+from torso.heads.yolox import YOLOX
 
 HEADS: dict[str, type[nn.Module]] = {
     "classify": Classify,
     "fcos": FCOS,
     "retina": Retina,
     "small_objects": SmallObjects,
+    "yolo": YOLO,
+    "yolov1": YOLOv1,
+    "yolox": YOLOX,
 }
