@@ -7,18 +7,18 @@ data. Ranking by a loss is done without gradient; a factor may carry one (CARL).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from torch import nn
 
-from torch import Tensor, nn
+from torso.assigners.mining import OHEM, SOHEM, HardNegative, Random
+from torso.assigners.prime import PISA
+from torso.assigners.sampled import Sampled
 
+__all__ = ["OHEM", "PISA", "SAMPLES", "SOHEM", "HardNegative", "Random", "Sampled"]
 
-class Sampled(NamedTuple):
-    """Who learns, and what they count."""
-
-    positive: Tensor  # [B, P] bool: a subset of the assigned positives
-    negative: Tensor  # [B, P] bool: a subset of the assigned negatives
-    class_weight: Tensor | None = None  # [B, P]: factor of the class loss; 1 when None
-    box_weight: Tensor | None = None  # [B, P]: factor of the box loss; 1 when None
-
-
-SAMPLES: dict[str, type[nn.Module]] = {}
+SAMPLES: dict[str, type[nn.Module]] = {
+    "hard_negative": HardNegative,
+    "ohem": OHEM,
+    "pisa": PISA,
+    "random": Random,
+    "s_ohem": SOHEM,
+}
