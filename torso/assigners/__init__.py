@@ -9,6 +9,16 @@ from __future__ import annotations
 
 from torch import nn
 
+from torso.assigners.atss import ATSS
+from torso.assigners.center import Center
+from torso.assigners.fcos import FCOS
+from torso.assigners.grid import Grid
 from torso.assigners.max_iou import MaxIoU
 
-ASSIGNERS: dict[str, type[nn.Module]] = {"max_iou": MaxIoU}
+ASSIGNERS: dict[str, type[nn.Module]] = {
+    "atss": ATSS,
+    "center": Center,
+    "fcos": FCOS,
+    "grid": Grid,
+    "max_iou": MaxIoU,
+}

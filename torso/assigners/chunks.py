@@ -81,6 +81,12 @@ def inside(points: Tensor, boxes: Tensor) -> Tensor:
     return (left > 0) & (top > 0) & (right > 0) & (bottom > 0)
 
 
+def near(points: Tensor, boxes: Tensor, reach: Tensor) -> Tensor:
+    """Whether ``points [P, 2]`` lie within ``reach [P, 2]`` of the centres of ``boxes [B, m, 4]``: ``[B, m, P]``."""
+    x, y = (points - centres(boxes)[:, :, None]).abs_().unbind(dim=-1)
+    return (x < reach[:, 0]) & (y < reach[:, 1])
+
+
 def intersection(boxes: Tensor, priors: Tensor) -> Tensor:
     """Shared area of ``boxes [B, m, 4]`` and ``priors``, ``[P, 4]`` or ``[B, P, 4]``: ``[B, m, P]``."""
     a, b = boxes[:, :, None], priors.unsqueeze(-3)
