@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hourglass": {"widths": (16, 24, 32), "repeats": (1, 1, 1), "channels": 16},
     "shufflenet_v1": {"groups": 8, "scale": 0.25},
     "spinenet": {"depth": "49S"},
+    "ssd_vgg": {"scale": 0.125},
 }
 
 
@@ -54,6 +55,7 @@ SMALL_NECKS: dict[str, dict[str, object]] = {
     "pan": {"channels": 8},
     "rfb": {"channels": 8},
     "rfp": {"channels": 8},
+    "ssd_extra": {"widths": (16, 8)},
     "sfam": {"channels": 4, "repeats": 2, "scales": 3},
     "unet": {"channels": 8},
 }

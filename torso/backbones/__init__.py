@@ -21,6 +21,7 @@ from torso.backbones.mobile import efficientnet, efficientnetv2, mobilenetv1, mo
 from torso.backbones.resnet import resnet, resnext, senet, sknet
 from torso.backbones.shufflenet import ShuffleNetV1
 from torso.backbones.spinenet import SpineNet
+from torso.backbones.ssd_vgg import SSDVGG
 from torso.backbones.swin import swin
 from torso.backbones.timm import Timm, TimmTrunk
 from torso.backbones.tiny import Tiny
@@ -54,6 +55,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v2": shufflenet_v2,
     "sknet": sknet,
     "squeezenet": squeezenet,
+    "ssd_vgg": SSDVGG,
     "swin": swin,
     "vgg": vgg,
     "vit": ViT,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torso.boxes.cells import around_cells, pair
 from torso.boxes.clusters import Grid, KMeans
+from torso.boxes.default_boxes import DefaultBoxes, HandPicked
 from torso.boxes.points import Points
 from torso.structures import Priors
 
@@ -84,4 +85,11 @@ class Anchors(nn.Module):
         return around_cells(cells, self.strides, sizes, self.offset)
 
 
-PRIORS: dict[str, type[nn.Module]] = {"anchors": Anchors, "points": Points, "grid": Grid, "kmeans": KMeans}
+PRIORS: dict[str, type[nn.Module]] = {
+    "anchors": Anchors,
+    "default_boxes": DefaultBoxes,
+    "grid": Grid,
+    "hand_picked": HandPicked,
+    "kmeans": KMeans,
+    "points": Points,
+}

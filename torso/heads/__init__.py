@@ -17,6 +17,7 @@ from torso.heads.classify import Classify
 from torso.heads.fcos import FCOS
 from torso.heads.retina import Retina
 from torso.heads.small_objects import SmallObjects
+from torso.heads.ssd import SSD
 from torso.heads.yolo import YOLO
 from torso.heads.yolov1 import YOLOv1
 from torso.heads.yolox import YOLOX
@@ -26,6 +27,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "fcos": FCOS,
     "retina": Retina,
     "small_objects": SmallObjects,
+    "ssd": SSD,
     "yolo": YOLO,
     "yolov1": YOLOv1,
     "yolox": YOLOX,

@@ -24,6 +24,7 @@ from torso.necks.rfp import RFP
 from torso.necks.sam import SAM
 from torso.necks.sfam import SFAM
 from torso.necks.spp import SPP
+from torso.necks.ssd_extra import SSDExtra
 from torso.necks.unet import UNet
 from torso.necks.yolov3 import YOLOv3
 from torso.necks.yolov4 import YOLOv4
@@ -43,6 +44,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "sam": SAM,
     "sfam": SFAM,
     "spp": SPP,
+    "ssd_extra": SSDExtra,
     "unet": UNet,
     "yolov3": YOLOv3,
     "yolov4": YOLOv4,
