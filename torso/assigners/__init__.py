@@ -14,6 +14,10 @@ from torso.assigners.center import Center
 from torso.assigners.fcos import FCOS
 from torso.assigners.grid import Grid
 from torso.assigners.max_iou import MaxIoU
+from torso.assigners.ota import OTA
+from torso.assigners.paa import PAA
+from torso.assigners.sim_ota import SimOTA
+from torso.assigners.task_aligned import TaskAligned
 
 ASSIGNERS: dict[str, type[nn.Module]] = {
     "atss": ATSS,
@@ -21,4 +25,8 @@ ASSIGNERS: dict[str, type[nn.Module]] = {
     "fcos": FCOS,
     "grid": Grid,
     "max_iou": MaxIoU,
+    "ota": OTA,
+    "paa": PAA,
+    "sim_ota": SimOTA,
+    "task_aligned": TaskAligned,
 }

@@ -1,0 +1,86 @@
+"""The priors an object may take: a few of all, so that what is known of every pair fits into memory.
+
+An assigner that ranks the priors of an object keeps its best K, ``[B, M, K]``, instead of a table ``[B, M, P]``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from torso.boxes.candidates import best
+from torso.boxes.convert import area
+from torso.structures import DenseOutput, Targets
+
+
+def scores(output: DenseOutput) -> Tensor:
+    """How sure the detector is of every class at every prior, ``[B, P, C]`` in 0..1; with objectness if it has one."""
+    found = output.class_scores()
+    objectness = output.extra.get("objectness")
+    return found if objectness is None else found * objectness.sigmoid().unsqueeze(-1)
+
+
+def with_a_row(targets: Targets) -> Targets:
+    """The same objects with at least one (padding) row, so that gathering needs no special case."""
+    boxes, labels, valid, ignore = targets.boxes, targets.labels, targets.valid, targets.ignore
+    if boxes.shape[1]:
+        return targets
+    batch = len(boxes)
+    return Targets(
+        boxes.new_zeros(batch, 1, 4), labels.new_zeros(batch, 1), valid.new_zeros(batch, 1), ignore.new_zeros(batch, 1)
+    )
+
+
+def learnable(targets: Targets) -> Tensor:
+    """Objects that can be learned, ``[B, M]``: those with an area. No box overlaps the others."""
+    return targets.valid & (area(targets.boxes) > 0)
+
+
+def of_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """What ``values [B, P, C]`` are for the classes ``labels [B, m]`` of objects: ``[B, m, P]``."""
+    return values.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, values.shape[1]))
+
+
+def topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest of ``values [B, m, P]``, falling, and their places; of equals the first, unlike `torch.topk`.
+
+    Where there are fewer than ``k`` priors, or they are ``-inf``, so are the last of the values.
+    """
+    batch, objects, count = values.shape
+    flat = values.reshape(-1, count)
+    if count < k:
+        flat = functional.pad(flat, (0, k - count), value=-math.inf)
+    place = best(flat, k)  # by memory
+    found, order = flat.gather(1, place).sort(dim=1, descending=True, stable=True)
+    place = place.gather(1, order).clamp(max=count - 1)
+    return found.reshape(batch, objects, k), place.reshape(batch, objects, k)
+
+
+def claimed(prior: Tensor, claim: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Who gets a prior: the object with the highest claim on it, the first of equals.
+
+    Args:
+        prior: rows of the priors that objects claim, ``[B, M, K]``.
+        claim: how much, ``[B, M, K]``; ``-inf`` where not at all.
+        count: priors P.
+
+    Returns:
+        The object of each prior, ``[B, P]`` (0 where there is none), and its claim, ``[B, P]`` (``-inf``).
+    """
+    batch, objects, k = prior.shape
+    at, value = prior.flatten(1), claim.flatten(1)
+    highest = value.new_full((batch, count), -math.inf).scatter_reduce(1, at, value, "amax")
+    row = torch.arange(objects, device=at.device)[:, None].expand(-1, k).reshape(1, -1)
+    won = (value == highest.gather(1, at)) & (value > -math.inf)
+    first = at.new_full((batch, count), objects).scatter_reduce(1, at, torch.where(won, row, objects), "amin")
+    return torch.where(first < objects, first, 0), highest
+
+
+def owned(prior: Tensor, matched: Tensor, positive: Tensor) -> Tensor:
+    """Which of the claims ``prior [B, M, K]`` their object won, ``[B, M, K]``."""
+    at = prior.flatten(1)
+    row = torch.arange(prior.shape[1], device=at.device)[None, :, None]
+    return (matched.gather(1, at).view_as(prior) == row) & positive.gather(1, at).view_as(prior)
