@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torso.boxes.candidates import best, candidates, first
-from torso.boxes.suppress import BLOCK, NMS, SUPPRESSORS, BatchedNMS, Threshold
+from torso.boxes.greedy import BLOCK
+from torso.boxes.suppress import NMS, SUPPRESSORS, BatchedNMS, Threshold
 from torso.structures import Detections
 
 
@@ -109,7 +110,7 @@ def test_blocks_do_not_show(count, most, part, monkeypatch):
     boxes, scores, labels = crowd(2, count)
     boxes[0, : count // 2], scores[0, : count // 2] = boxes[0, 0], 2.0  # the first picture fills its answer late
     in_blocks = part(0.6, most)(boxes, scores, labels)
-    monkeypatch.setattr("torso.boxes.suppress.BLOCK", 10 * BLOCK)
+    monkeypatch.setattr("torso.boxes.greedy.BLOCK", 10 * BLOCK)
     for one, other in zip(in_blocks, part(0.6, most)(boxes, scores, labels), strict=True):
         assert torch.equal(one, other)
 
@@ -257,7 +258,7 @@ def dense(batch: int, priors: int, classes: int = 3) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("block", [BLOCK, 32], ids=["one", "blocks"])
 @pytest.mark.parametrize("name", list(SUPPRESSORS))
 def test_exports_for_any_batch_and_size(name, block, monkeypatch):
-    monkeypatch.setattr("torso.boxes.suppress.BLOCK", block)
+    monkeypatch.setattr("torso.boxes.greedy.BLOCK", block)
     part = Answer(SUPPRESSORS[name](max_detections=30))
     batch, priors = torch.export.Dim("batch", min=1), torch.export.Dim("priors", min=18)
     shapes = ({0: batch, 1: priors}, {0: batch, 1: priors})
@@ -271,7 +272,7 @@ def test_exports_for_any_batch_and_size(name, block, monkeypatch):
 @pytest.mark.parametrize("block", [BLOCK, 32], ids=["one", "blocks"])
 @pytest.mark.parametrize("name", list(SUPPRESSORS))
 def test_compiles_as_one_graph(name, block, monkeypatch):
-    monkeypatch.setattr("torso.boxes.suppress.BLOCK", block)
+    monkeypatch.setattr("torso.boxes.greedy.BLOCK", block)
     torch.compiler.reset()  # one function is compiled eight times at most
     part, inputs = Answer(SUPPRESSORS[name](max_detections=30)), dense(2, 90)
     compiled = torch.compile(part, fullgraph=True, backend="aot_eager")

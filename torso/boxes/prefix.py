@@ -1,0 +1,125 @@
+"""The same answers sooner, where the numbers lie in the processor's own memory: of many candidates few are looked at.
+
+Only the best candidates decide: they are chosen before they are sorted, and an overlap is computed only for two boxes
+that touch. Neither has a fixed size, so what is exported, compiled, or runs on an accelerator does the same over all
+candidates at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+Measure = Callable[[Tensor, Tensor], Tensor]
+
+
+def at_hand(*tensors: Tensor) -> bool:
+    """Whether numbers can be looked at one by one: not while a graph is traced, and not on an accelerator."""
+    return not torch.compiler.is_compiling() and all(each.device.type == "cpu" for each in tensors)
+
+
+class Ranking:
+    """Candidates of one picture, best first and of equals the first; sorted only as far as somebody looks.
+
+    Args:
+        scores: ``[K]``; what is not above 0 is no candidate.
+        start: how many are sorted at first.
+    """
+
+    def __init__(self, scores: Tensor, start: int):
+        self.scores = scores.detach().numpy()
+        self.order = np.empty(0, dtype=np.int64)
+        self.left = len(self.scores) > 0
+        self.extend(start)
+
+    def extend(self, count: int) -> None:
+        """Sort at least the ``count`` best."""
+        if not self.left:
+            return
+        scores = self.scores
+        if count < len(scores):
+            last = np.partition(np.where(scores > 0, scores, 0), len(scores) - count)[len(scores) - count]
+            chosen = np.flatnonzero((scores >= last) & (scores > 0))  # all equals of the last one too
+            self.left = bool(last > 0)
+        else:
+            chosen = np.flatnonzero(scores > 0)
+            self.left = False
+        self.order = chosen[np.argsort(-scores[chosen], kind="stable")]
+
+    def next(self, start: int, count: int) -> Array:
+        """Ranks ``start..start + count`` as rows of the candidates; fewer at the end."""
+        if start + count > len(self.order):
+            self.extend(4 * (start + count))
+        return self.order[start : start + count]
+
+
+def touching(first: Array, second: Array, labels: Array | None, others: Array | None) -> tuple[Array, Array]:
+    """The pairs (row of ``first [N, 4]``, row of ``second [M, 4]``) that share some area and, if told, their class."""
+    shared = np.less.outer(first[:, 0], second[:, 2])
+    shared &= np.greater.outer(first[:, 2], second[:, 0])
+    shared &= np.less.outer(first[:, 1], second[:, 3])
+    shared &= np.greater.outer(first[:, 3], second[:, 1])
+    if labels is not None and others is not None:
+        shared &= np.equal.outer(labels, others)
+    flat = np.flatnonzero(shared)
+    return np.divmod(flat, max(len(second), 1))
+
+
+def measured(measure: Measure, boxes: Tensor, first: Array, second: Array) -> Tensor:
+    """``measure`` of the pairs (first[i], second[i]) of rows of ``boxes [K, 4]``."""
+    a, b = boxes[torch.from_numpy(first)], boxes[torch.from_numpy(second)]
+    return measure(a.unsqueeze(-2), b.unsqueeze(-2)).flatten()
+
+
+def greedy_rows(
+    boxes: Tensor, scores: Tensor, labels: Tensor | None, most: int, overlapping: Callable[[Tensor, Tensor], Tensor]
+) -> list[int]:
+    """The rows that greedy suppression keeps in one picture, best first, at most ``most``.
+
+    Args:
+        boxes: ``[K, 4]``.
+        scores: ``[K]``; padding is 0.
+        labels: ``[K]``, where boxes of other classes leave each other alone.
+        most: rows of the answer.
+        overlapping: says of boxes ``[P, 1, 4]`` and ``[P, 1, 4]`` which exclude each other; boxes that share no area
+            must not.
+    """
+    boxes = boxes.detach()
+    plain, classes = boxes.numpy(), None if labels is None else labels.numpy()
+    block = max(256, most + most // 4)
+    ranking, kept, start = Ranking(scores, block), np.empty(0, dtype=np.int64), 0
+    while len(kept) < most:
+        fresh = ranking.next(start, block)
+        if not len(fresh):
+            break
+        start += len(fresh)
+        known, among = len(kept), np.concatenate([kept, fresh])  # in the order of their scores
+        own, of_all = (None, None) if classes is None else (classes[fresh], classes[among])
+        worse, better = touching(plain[fresh], plain[among], own, of_all)
+        pairs = better < worse + known
+        worse, better = worse[pairs], better[pairs]
+        hit = overlapping(*_pairs(boxes, fresh[worse], among[better])).flatten().numpy()
+        kept = among[_staying(better[hit], worse[hit] + known, len(among))]
+    return kept[:most].tolist()  # type: ignore[no-any-return]
+
+
+def _pairs(boxes: Tensor, first: Array, second: Array) -> tuple[Tensor, Tensor]:
+    return boxes[torch.from_numpy(first)].unsqueeze(-2), boxes[torch.from_numpy(second)].unsqueeze(-2)
+
+
+def _staying(better: Array, worse: Array, count: int) -> Array:
+    """Of ranks 0..count those that stay, where a rank that stays excludes its ``worse`` ones."""
+    alive = np.ones(count, dtype=bool)
+    order = np.argsort(better, kind="stable")
+    stays = bytearray(b"\1") * count  # a list of bytes is read and written quicker than an array, one at a time
+    for one, other in zip(better[order].tolist(), worse[order].tolist(), strict=True):
+        if stays[one]:
+            stays[other] = 0
+    alive = np.frombuffer(stays, dtype=np.uint8)
+    return np.flatnonzero(alive)
