@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from torso.criteria.auto_assign import AutoAssign
 from torso.criteria.classify import ClassifyCriterion
 from torso.criteria.dense import DenseCriterion
+from torso.criteria.free_anchor import FreeAnchor
 
-CRITERIA: dict[str, type[nn.Module]] = {"classify": ClassifyCriterion, "dense": DenseCriterion}
+CRITERIA: dict[str, type[nn.Module]] = {
+    "auto_assign": AutoAssign,
+    "classify": ClassifyCriterion,
+    "dense": DenseCriterion,
+    "free_anchor": FreeAnchor,
+}
