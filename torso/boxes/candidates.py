@@ -48,6 +48,29 @@ def candidates(
     return rows(found[0], keep), found[1].gather(1, keep), found[2].gather(1, keep)
 
 
+def candidates_of_classes(
+    scores: Tensor, boxes: Tensor, threshold: float = 0.01, topk: int = 400
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best priors of each class, whatever their level: SSD's input of a suppressor.
+
+    Args:
+        scores: ``[B, P, C]`` in 0..1.
+        boxes: ``[B, P, 4]`` decoded boxes.
+        threshold: what a score has to exceed.
+        topk: priors kept of each class.
+
+    Returns:
+        as `candidates`, with K = C * topk.
+    """
+    batch, priors, classes = scores.shape
+    scores = torch.where(scores > threshold, scores, 0.0).transpose(1, 2).reshape(batch * classes, -1)  # [B * C, P]
+    padded = F.pad(scores, (0, topk))  # a small picture may have fewer than topk priors; sizes must not depend on it
+    place = best(padded, topk)  # [B * C, topk]
+    found = padded.gather(1, place).reshape(batch, -1)
+    labels = torch.arange(classes, device=scores.device)[:, None].expand(-1, topk).reshape(1, -1).expand(batch, -1)
+    return rows(boxes, place.clamp(max=priors - 1).reshape(batch, -1)), found, labels
+
+
 def _best_priors(peaks: Tensor, counts: Sequence[int], topk: int) -> tuple[Tensor, Tensor]:
     """The ``topk`` best priors of each level by ``peaks [B, P]``: ``[B, L * topk]``, and which of them are real."""
     found, start = [], 0

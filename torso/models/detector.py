@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from torso.boxes.candidates import candidates, candidates_of_classes
 from torso.boxes.coders import Coder
 from torso.boxes.convert import clip
-from torso.boxes.suppress import candidates
 from torso.heads.dense import HeadOutput
 from torso.nn.normalize import normalizer
 from torso.structures import Batch, DenseOutput, Detections, Features, Losses, Priors
@@ -30,7 +30,8 @@ class Detector(nn.Module):
         suppress: candidates to detections.
         num_classes: classes C.
         threshold: score below which a prior is no candidate, 0..1.
-        topk: candidates of a level at most.
+        topk: candidates of a level at most, or of a class.
+        topk_of: which of the two (SSD: class).
         score_powers: of the three factors of a score: class probability, objectness, and quality (centerness or IoU);
             a factor that the head does not say is 1. FCOS takes the root, (0.5, 1, 0.5); PP-YOLO (1, 0.6, 0.4).
         normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
@@ -53,6 +54,7 @@ class Detector(nn.Module):
         num_classes: int,
         threshold: float = 0.05,
         topk: int = 1000,
+        topk_of: Literal["level", "class"] = "level",
         score_powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
         normalize: nn.Module | None = None,
     ):
@@ -60,7 +62,7 @@ class Detector(nn.Module):
         if not hasattr(head, "num_priors"):
             raise ValueError(f"a detector needs a dense head such as retina, got {type(head).__name__}")
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
-        self.score_powers = score_powers
+        self.score_powers, self.topk_of = score_powers, topk_of
         self.background: bool = getattr(criterion, "background", False)
         self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
         self.normalize = normalizer(normalize, backbone)
@@ -112,7 +114,10 @@ class Detector(nn.Module):
 
     def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int]) -> Detections:
         """The answer among what `score` says."""
-        chosen = candidates(scores, boxes, counts, threshold=self.threshold, topk=self.topk)
+        if self.topk_of == "class":
+            chosen = candidates_of_classes(scores, boxes, threshold=self.threshold, topk=self.topk)
+        else:
+            chosen = candidates(scores, boxes, counts, threshold=self.threshold, topk=self.topk)
         found: Detections = self.suppress(*chosen)
         return found
 

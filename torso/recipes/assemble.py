@@ -38,6 +38,7 @@ def detector(
     criterion: Annotated[Spec, Role("criterion")] = "dense",  # type: ignore[assignment]
     threshold: float = 0.05,
     topk: int = 1000,
+    topk_of: Literal["level", "class"] = "level",
     score_powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
     normalize: Annotated[Spec | None, Role("transform")] = None,
 ) -> Detector:
@@ -57,7 +58,8 @@ def detector(
         sample: which of the assigned priors learn, and how much; all of them when None.
         criterion: how assigner and losses make an objective: their weights, and what else is learned.
         threshold: score below which nothing is a detection.
-        topk: candidates a level.
+        topk: candidates a level, or a class.
+        topk_of: which of the two (SSD: class).
         score_powers: of class probability, objectness and quality in a score.
         normalize: the first layer, such as ``normalize_robust``; by the backbone's mean and deviation when None.
 
@@ -88,6 +90,7 @@ def detector(
             num_classes=num_classes,
             threshold=threshold,
             topk=topk,
+            topk_of=topk_of,
             score_powers=score_powers,
             normalize=None if normalize is None else normalize.build(),
         )
