@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.cells import pair
+from torso.assigners.max_iou import MaxIoU
+from torso.criteria.targets import with_a_row
 from torso.data import Index
 from torso.heads.dense import HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
 
 CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
+LOSS_TAKES = ("scores", "classes", "deltas", "uncertain", "distribution", "boxes", "grid")
 
 
 def check_backbone(backbone: nn.Module, size: int = 64, *, compiles: bool = True) -> None:
@@ -116,10 +119,47 @@ def check_assigner(assigner: nn.Module) -> None:
     assert not (assigned.positive | assigned.negative).any(), "nothing is learned from a prior in an ignored region"
 
 
+def check_sample(sample: nn.Module) -> None:
+    """A sampler takes a part of what was assigned, the same again, and weighs it with finite factors.
+
+    Its choice does not depend on how the costs were made (no gradient reaches them), and it is one graph.
+    """
+    assigner = MaxIoU()
+    for count in (0, 1, 10, 300):
+        output, targets = dense_case(count)
+        targets = with_a_row(targets)
+        generator = torch.Generator().manual_seed(count)
+        costs = [torch.rand(2, 80, generator=generator).requires_grad_() for _ in range(2)]
+        assigned: Assignment = assigner(output, targets)
+        found = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            found.append(sample(assigned, *costs, output, targets))
+        first, again = found
+        for name, learns in (("positive", assigned.positive), ("negative", assigned.negative)):
+            mask = getattr(first, name)
+            assert mask.dtype == torch.bool, f"{name} is bool, got {mask.dtype}"
+            assert mask.shape == learns.shape, f"{name} is [B, P], got {list(mask.shape)}"
+            assert not (mask & ~learns).any(), f"{name} is a part of what was assigned"
+            assert torch.equal(mask, getattr(again, name)), "the same seed, the same sample"
+        for name in ("class_weight", "box_weight"):
+            weight = getattr(first, name)
+            if weight is not None:
+                assert weight.shape == learns.shape, f"{name} is [B, P], got {list(weight.shape)}"
+                assert weight.isfinite().all(), f"{name} is finite"
+                assert (weight >= 0).all(), f"{name} is not negative"
+            # No weight hangs on a cost: its gradient would turn ranking into learning.
+            assert weight is None or not weight.requires_grad, f"{name} has no gradient into the costs"
+    output, targets = dense_case(10)
+    costs = [torch.rand(2, 80), torch.rand(2, 80)]
+    report = torch._dynamo.explain(sample)(assigner(output, targets), *costs, output, targets)
+    assert report.graph_break_count == 0, f"{report.graph_break_count} graph breaks: {report.break_reasons}"
+
+
 def check_loss(loss: nn.Module) -> None:
     """A loss keeps the contract of `torso.losses`: shapes, weight, reduction, ``avg_factor``, finite gradients."""
     takes = getattr(loss, "takes", None)
-    assert takes in ("scores", "classes", "deltas", "boxes"), "a loss says with `takes` what it compares"
+    assert takes in LOSS_TAKES, "a loss says with `takes` what it compares"
     generator = torch.Generator().manual_seed(0)
     guess, target = _loss_case(str(takes), generator)
     guess.requires_grad_()
@@ -135,6 +175,12 @@ def check_loss(loss: nn.Module) -> None:
     plain.sum().backward()
     assert guess.grad is not None, "the prediction gets a gradient"
     assert guess.grad.isfinite().all(), "gradients are finite"
+    half = loss(guess.detach().bfloat16(), target if takes == "classes" else target.bfloat16())
+    assert half.dtype == torch.float32, "half precision is computed in float32"
+    assert half.isfinite().all(), "half precision gives finite losses"
+    if takes == "classes":
+        shares = torch.nn.functional.one_hot(target, guess.shape[1]).to(guess)
+        close(loss(guess, shares), plain, msg="a class and a probability of 1 cost the same")
     empty = guess.detach()[:0]
     assert float(loss(empty, target[:0], reduction="sum")) == 0, "no rows, no loss"
 
@@ -280,16 +326,25 @@ def _check_features(
 
 
 def _loss_case(takes: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    rows = torch.randn(6, 5, generator=generator, dtype=torch.float64)
-    if takes == "classes":
-        return rows, torch.arange(6) % 5
-    if takes == "scores":
-        return rows, (torch.rand(6, 5, generator=generator) > 0.5).double()
-    if takes == "deltas":
-        return rows[:, :4].clone(), torch.randn(6, 4, generator=generator, dtype=torch.float64)
-    low = torch.rand(2, 6, 2, generator=generator, dtype=torch.float64) * 10
-    boxes = torch.cat([low, low + 5], dim=-1)
-    return boxes[0].clone(), boxes[1]
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    low, flags = uniform(2, 6, 2) * 10, (uniform(6, 3, 2, 4) > 0.5).double()
+    first, second = torch.cat([low, low + 5], dim=-1)
+    cases = {
+        "scores": (normal(6, 5), (uniform(6, 5) > 0.5).double()),
+        "classes": (normal(6, 5), torch.arange(6) % 5),
+        "deltas": (normal(6, 4), normal(6, 4)),
+        "uncertain": (normal(6, 8), normal(6, 4)),
+        "distribution": (normal(6, 32), uniform(6, 4) * 7),  # bins 0..7 a side
+        "boxes": (first.clone(), second),
+        # Two slots that compete for one object, three classes.
+        "grid": (uniform(6, 3, 2, 13), torch.cat([uniform(6, 3, 2, 4), flags], dim=-1)),
+    }
+    return cases[takes]
 
 
 def _tensors(value: Any) -> list[Tensor]:

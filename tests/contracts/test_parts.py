@@ -21,6 +21,7 @@ from torso.necks import NECKS
 
 # The smallest member of each family, so that the walk is quick.
 SMALL: dict[str, dict[str, Any]] = {
+    "csp_darknet": {"width": 0.125},
     "timm_trunk": {"model": "resnet18"},
     "detnas": {"levels": (2, 3)},
     "hourglass": {"widths": (16, 24, 32), "repeats": (1, 1, 1), "channels": 16},
@@ -58,6 +59,7 @@ SMALL_NECKS: dict[str, dict[str, object]] = {
     "ssd_extra": {"widths": (16, 8)},
     "sfam": {"channels": 4, "repeats": 2, "scales": 3},
     "unet": {"channels": 8},
+    "yolov2": {"channels": 8, "passed": 4},
 }
 
 
@@ -78,7 +80,8 @@ def test_classify_head() -> None:
     assert head([torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)]).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+# "reduction" is the function that all of them are reduced by, listed for its page: it compares nothing.
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"reduction"}))
 def test_losses(name: str) -> None:
     testing.check_loss(LOSSES[name]())
 

@@ -14,20 +14,50 @@ divides the sum instead of the count, with ``"mean"`` only. The attribute ``take
 - ``"distribution"``: logits ``[..., 4 * (R + 1)]`` over the bins 0..R of each side, with the sides ``[..., 4]`` in
   bins, 0..R -> ``[...]``
 - ``"boxes"``: decoded ``xyxy`` boxes ``[..., 4]`` with boxes -> ``[...]``
+- ``"grid"``: all that the cells of a grid say, ``[..., H, W, D]``, with what they should -> ``[..., H, W]``
+
+The prediction may be in half precision; the loss is computed, and returned, in float32 at least.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
 
-from torso.losses.boxes import L1, GIoU, SmoothL1
+from torso.losses.boxes import L1, BalancedL1, KLBox, SmoothL1
+from torso.losses.classes import KLDivergence, LabelSmoothing, SoftmaxFocal
 from torso.losses.classification import BinaryCrossEntropy, CrossEntropy, Focal
+from torso.losses.harmony import GHMC, GHMR
+from torso.losses.overlap import BoundedIoU, CIoU, DIoU, GIoU, IoU
+from torso.losses.quality import DistributionFocal, GeneralizedFocal, QualityFocal, Varifocal
+from torso.losses.reduction import reduced
+from torso.losses.squares import MSE
+from torso.losses.yolo import YOLOv1, YOLOv3
 
-LOSSES: dict[str, type[nn.Module]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
+    "balanced_l1": BalancedL1,
     "binary_cross_entropy": BinaryCrossEntropy,
+    "bounded_iou": BoundedIoU,
+    "ciou": CIoU,
     "cross_entropy": CrossEntropy,
+    "diou": DIoU,
+    "distribution_focal": DistributionFocal,
     "focal": Focal,
+    "generalized_focal": GeneralizedFocal,
+    "ghm_c": GHMC,
+    "ghm_r": GHMR,
     "giou": GIoU,
+    "iou": IoU,
+    "kl_box": KLBox,
+    "kl_divergence": KLDivergence,
     "l1": L1,
+    "label_smoothing": LabelSmoothing,
+    "mse": MSE,
+    "quality_focal": QualityFocal,
+    "reduction": reduced,
     "smooth_l1": SmoothL1,
+    "softmax_focal": SoftmaxFocal,
+    "varifocal": Varifocal,
+    "yolov1": YOLOv1,
+    "yolov3": YOLOv3,
 }
