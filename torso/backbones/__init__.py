@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 from torch import nn
 
+from torso.backbones.csp_darknet import CSPDarknet
 from torso.backbones.darknet import Darknet19
 from torso.backbones.detnas import DetNAS
 from torso.backbones.detnet import DetNet59
+from torso.backbones.extraction import Extraction
 from torso.backbones.families import cspdarknet53, cspresnext50, darknet53, densenet, hrnet, vgg
 from torso.backbones.grid import Grid
 from torso.backbones.hourglass import Hourglass
@@ -33,9 +35,11 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "timm_trunk": TimmTrunk,
     "resnet": resnet,
     "tiny": Tiny,
+    "csp_darknet": CSPDarknet,
     "darknet19": Darknet19,
     "detnas": DetNAS,
     "detnet59": DetNet59,
+    "extraction": Extraction,
     "grid": Grid,
     "hourglass": Hourglass,
     "shufflenet_v1": ShuffleNetV1,

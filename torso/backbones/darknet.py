@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated
 
 from torch import Tensor, nn
 
 from torso.backbones.levels import chosen
 from torso.config import Role
+from torso.nn.activations import LEAKY
 from torso.nn.conv import ConvNormAct, Layer
 from torso.nn.init import init_weights
 from torso.structures import Features
 
-LEAKY = partial(nn.LeakyReLU, negative_slope=0.1)
 # Channels of the convolutions between two poolings (table 6 of the paper). Kernels alternate 3, 1, 3, ...
 STAGES = ((32,), (64,), (128, 64, 128), (256, 128, 256), (512, 256, 512, 256, 512), (1024, 512, 1024, 512, 1024))
 

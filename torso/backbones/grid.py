@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from torso.backbones.darknet import LEAKY
 from torso.config import Role
+from torso.nn.activations import LEAKY
 from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 

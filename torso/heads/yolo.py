@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 from torso.config import Role
 from torso.heads.dense import HeadOutput
 from torso.heads.predictions import Predictions
+from torso.nn.activations import LEAKY
 from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
-
-LEAKY = partial(nn.LeakyReLU, 0.1)
 
 
 class YOLO(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -12,17 +11,16 @@ from torch.nn import functional
 
 from torso.config import Role
 from torso.heads.dense import BRANCHES, HeadOutput, joined_outputs
+from torso.nn.activations import LEAKY
 from torso.nn.init import init_prior
 from torso.structures import Features
-
-LEAKY = partial(nn.LeakyReLU, 0.1)
 
 
 class YOLOv1(nn.Module):
     """Two layers from a map of S x S cells to what each cell says; its classes are the same for all of its slots.
 
     With ``grid`` they are fully connected, from all cells to all cells, and the map must have that size: 448 px
-    pictures at stride 64 give the paper's ``[7, 7]``. With ``local`` the first layer is locally connected instead: a 3x3
+    pictures at stride 64 give the paper's ``[7, 7]``. With ``local`` the first layer is locally connected: a 3x3
     convolution with weights of its own in every cell, as in Darknet's ``yolov1.cfg``. Without ``grid`` both layers are
     1x1 convolutions, for maps of any size and any number of levels (the toy grids).
 

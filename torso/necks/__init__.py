@@ -14,6 +14,7 @@ from torso.necks.asff import ASFF
 from torso.necks.aspp import ASPP
 from torso.necks.bifpn import BiFPN
 from torso.necks.channel_mapper import ChannelMapper
+from torso.necks.concat import Concat
 from torso.necks.fpn import FPN
 from torso.necks.full_fpn import FullFPN
 from torso.necks.matrix import Matrix
@@ -26,6 +27,7 @@ from torso.necks.sfam import SFAM
 from torso.necks.spp import SPP
 from torso.necks.ssd_extra import SSDExtra
 from torso.necks.unet import UNet
+from torso.necks.yolov2 import YOLOv2
 from torso.necks.yolov3 import YOLOv3
 from torso.necks.yolov4 import YOLOv4
 
@@ -34,6 +36,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "aspp": ASPP,
     "bifpn": BiFPN,
     "channel_mapper": ChannelMapper,
+    "concat": Concat,
     "fpn": FPN,
     "full_fpn": FullFPN,
     "matrix": Matrix,
@@ -46,6 +49,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "spp": SPP,
     "ssd_extra": SSDExtra,
     "unet": UNet,
+    "yolov2": YOLOv2,
     "yolov3": YOLOv3,
     "yolov4": YOLOv4,
 }

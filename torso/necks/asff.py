@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torso.config import Role
 from torso.necks.resample import channels_of_levels, check_levels, fit, pool
-from torso.necks.spp import LEAKY
+from torso.nn.activations import LEAKY
 from torso.nn.conv import ConvNormAct, Layer
 from torso.structures import Features
 

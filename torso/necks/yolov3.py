@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from torso.config import Role
 from torso.necks.resample import channels_of_levels, check_levels, fit
-from torso.necks.spp import LEAKY
+from torso.nn.activations import LEAKY
 from torso.nn.conv import ConvNormAct, Layer
+from torso.nn.pyramid_pool import PyramidPool
 from torso.structures import Features
 
 
@@ -52,6 +53,8 @@ class YOLOv3(nn.Module):
             (YOLOv3 with Darknet-53: 128, 256, 512).
         norm: normalisation after every convolution.
         activation: activation after every convolution; Darknet's leaky ReLU of slope 0.1 by default.
+        kernels: sides of pooling windows in cells, odd and rising, after the third convolution of the coarsest level,
+            and a 1x1 convolution behind them (YOLOv3-SPP, PP-YOLO: 5, 9, 13); none in YOLOv3.
 
     Raises:
         ValueError: the levels do not fit each other, or the channels not the levels.
@@ -66,6 +69,7 @@ class YOLOv3(nn.Module):
         channels: int | Sequence[int] | None = None,
         norm: Annotated[Layer | None, Role("norm", factory=True)] = nn.BatchNorm2d,
         activation: Annotated[Callable[[], nn.Module], Role("activation", factory=True)] = LEAKY,
+        kernels: Sequence[int] = (),
     ):
         super().__init__()
         check_levels("yolov3", in_channels, strides)
@@ -78,6 +82,13 @@ class YOLOv3(nn.Module):
         self.blocks = nn.ModuleList(
             alternating(before, c, 5, norm, activation) for before, c in zip(joined, self.channels, strict=True)
         )
+        if kernels:
+            top = self.channels[-1]
+            self.blocks[-1] = nn.Sequential(
+                alternating(joined[-1], top, 3, norm, activation),
+                PyramidPool(kernels),
+                alternating(top * (1 + len(kernels)), top, 3, norm, activation),
+            )
 
     def forward(self, features: Features) -> Features:
         """One level in, one level out."""

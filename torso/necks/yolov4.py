@@ -11,9 +11,10 @@ from torch import nn
 
 from torso.config import Role
 from torso.necks.resample import channels_of_levels, check_levels, fit
-from torso.necks.spp import LEAKY, PyramidPool
 from torso.necks.yolov3 import UpsampleConcat, alternating
+from torso.nn.activations import LEAKY
 from torso.nn.conv import ConvNormAct, Layer
+from torso.nn.pyramid_pool import PyramidPool
 from torso.structures import Features
 
 

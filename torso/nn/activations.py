@@ -6,7 +6,12 @@ does only when told; ``identity`` is for norms that bring an activation of their
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
+
+LEAKY = partial(nn.LeakyReLU, negative_slope=0.1)
+"""Darknet's activation."""
 
 
 class Softmax(nn.Module):

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from tests.unit.backbones.cost import empty, on_meta, promised, shapes
+from torso.backbones.csp_darknet import CSPDarknet
 from torso.backbones.darknet import Darknet19
 from torso.backbones.detnas import DetNAS
 from torso.backbones.detnet import DetNet59
+from torso.backbones.extraction import Extraction
 from torso.backbones.grid import Grid
 from torso.backbones.hourglass import Hourglass
 from torso.backbones.shufflenet import ShuffleNetV1
@@ -22,7 +24,9 @@ from torso.config import ModelError
 from torso.nn.norms import Group
 
 OFFERED: dict[str, tuple[Callable[..., nn.Module], range]] = {
+    "csp_darknet": (partial(CSPDarknet, 0.33, 0.25), range(1, 6)),
     "darknet19": (Darknet19, range(1, 6)),
+    "extraction": (Extraction, range(1, 7)),
     "shufflenet_v1": (partial(ShuffleNetV1, 3, 0.25), range(2, 6)),
     "detnet59": (DetNet59, range(2, 7)),
     "detnas": (DetNAS, range(2, 6)),

@@ -10,7 +10,8 @@ from timm.models.cspnext import SPPBottleneck
 from torch import nn
 
 from tests.unit.necks.pyramids import compare, copy_in_order, pyramid, randomise
-from torso.necks.spp import SPP, PyramidPool
+from torso.necks.spp import SPP
+from torso.nn.pyramid_pool import PyramidPool
 from torso.testing import check_module, check_neck
 
 
