@@ -16,6 +16,7 @@ from torso.assigners.grid import Grid
 from torso.assigners.max_iou import MaxIoU
 from torso.assigners.ota import OTA
 from torso.assigners.paa import PAA
+from torso.assigners.scale import Scale
 from torso.assigners.sim_ota import SimOTA
 from torso.assigners.task_aligned import TaskAligned
 
@@ -27,6 +28,7 @@ ASSIGNERS: dict[str, type[nn.Module]] = {
     "max_iou": MaxIoU,
     "ota": OTA,
     "paa": PAA,
+    "scale": Scale,
     "sim_ota": SimOTA,
     "task_aligned": TaskAligned,
 }

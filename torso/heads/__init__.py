@@ -14,7 +14,9 @@ from __future__ import annotations
 from torch import nn
 
 from torso.heads.classify import Classify
+from torso.heads.densebox import DenseBox
 from torso.heads.fcos import FCOS
+from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
 from torso.heads.small_objects import SmallObjects
 from torso.heads.ssd import SSD
@@ -24,7 +26,9 @@ from torso.heads.yolox import YOLOX
 
 HEADS: dict[str, type[nn.Module]] = {
     "classify": Classify,
+    "densebox": DenseBox,
     "fcos": FCOS,
+    "rep_points": RepPoints,
     "retina": Retina,
     "small_objects": SmallObjects,
     "ssd": SSD,

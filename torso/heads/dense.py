@@ -32,11 +32,16 @@ class Branches(nn.ModuleDict):
         branches: names out of `BRANCHES`.
         kernel: side of the convolutions.
         prior_probability: the objectness every prior starts with.
+
+    Raises:
+        ValueError: a name that is not among them: what only some head of its own says, such as RepPoints' ``points``.
     """
 
     def __init__(
         self, channels: int, num_priors: int, branches: Sequence[str], kernel: int = 3, prior_probability: float = 0.01
     ):
+        if unknown := [name for name in branches if name not in BRANCHES]:
+            raise ValueError(f"the criterion asks for {', '.join(unknown)}, which this head does not say")
         super().__init__(
             {name: nn.Conv2d(channels, num_priors * BRANCHES[name], kernel, padding=kernel // 2) for name in branches}
         )
