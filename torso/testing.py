@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torso.boxes.cells import pair
 from torso.assigners.max_iou import MaxIoU
+from torso.boxes.cells import pair
 from torso.criteria.targets import with_a_row
 from torso.data import Index
 from torso.heads.dense import HeadOutput
@@ -120,39 +120,27 @@ def check_assigner(assigner: nn.Module) -> None:
 
 
 def check_sample(sample: nn.Module) -> None:
-    """A sampler takes a part of what was assigned, the same again, and weighs it with finite factors.
-
-    Its choice does not depend on how the costs were made (no gradient reaches them), and it is one graph.
-    """
-    assigner = MaxIoU()
+    """A sampler takes a part of what was assigned, with finite weights that no cost gets a gradient from."""
     for count in (0, 1, 10, 300):
         output, targets = dense_case(count)
         targets = with_a_row(targets)
-        generator = torch.Generator().manual_seed(count)
-        costs = [torch.rand(2, 80, generator=generator).requires_grad_() for _ in range(2)]
-        assigned: Assignment = assigner(output, targets)
-        found = []
+        assigned: Assignment = MaxIoU()(output, targets)
+        costs = [torch.rand(2, 80, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(2)]
+        chosen = []
         for _ in range(2):
             torch.manual_seed(0)
-            found.append(sample(assigned, *costs, output, targets))
-        first, again = found
+            chosen.append(sample(assigned, *costs, output, targets))
         for name, learns in (("positive", assigned.positive), ("negative", assigned.negative)):
-            mask = getattr(first, name)
+            mask, again = (getattr(each, name) for each in chosen)
             assert mask.dtype == torch.bool, f"{name} is bool, got {mask.dtype}"
             assert mask.shape == learns.shape, f"{name} is [B, P], got {list(mask.shape)}"
             assert not (mask & ~learns).any(), f"{name} is a part of what was assigned"
-            assert torch.equal(mask, getattr(again, name)), "the same seed, the same sample"
-        for name in ("class_weight", "box_weight"):
-            weight = getattr(first, name)
-            if weight is not None:
-                assert weight.shape == learns.shape, f"{name} is [B, P], got {list(weight.shape)}"
-                assert weight.isfinite().all(), f"{name} is finite"
-                assert (weight >= 0).all(), f"{name} is not negative"
-            # No weight hangs on a cost: its gradient would turn ranking into learning.
-            assert weight is None or not weight.requires_grad, f"{name} has no gradient into the costs"
-    output, targets = dense_case(10)
-    costs = [torch.rand(2, 80), torch.rand(2, 80)]
-    report = torch._dynamo.explain(sample)(assigner(output, targets), *costs, output, targets)
+            assert torch.equal(mask, again), "the same seed, the same sample"
+        for weight in (x for x in chosen[0][2:] if x is not None):
+            assert weight.shape == assigned.positive.shape, f"weights are [B, P], got {list(weight.shape)}"
+            assert (weight.isfinite() & (weight >= 0)).all(), "weights are finite and not negative"
+            assert not weight.requires_grad, "ranking by a cost has no gradient"
+    report = torch._dynamo.explain(sample)(assigned, *costs, output, targets)
     assert report.graph_break_count == 0, f"{report.graph_break_count} graph breaks: {report.break_reasons}"
 
 
