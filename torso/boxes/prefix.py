@@ -59,22 +59,27 @@ class Ranking:
         return self.order[start : start + count]
 
 
-def touching(first: Array, second: Array, labels: Array | None, others: Array | None) -> tuple[Array, Array]:
-    """The pairs (row of ``first [N, 4]``, row of ``second [M, 4]``) that share some area and, if told, their class."""
-    shared = np.less.outer(first[:, 0], second[:, 2])
-    shared &= np.greater.outer(first[:, 2], second[:, 0])
-    shared &= np.less.outer(first[:, 1], second[:, 3])
-    shared &= np.greater.outer(first[:, 3], second[:, 1])
-    if labels is not None and others is not None:
-        shared &= np.equal.outer(labels, others)
-    flat = np.flatnonzero(shared)
-    return np.divmod(flat, max(len(second), 1))
+def touching(boxes: Array, labels: Array | None) -> tuple[Array, Array]:
+    """The pairs (i, j), i < j, of rows of ``boxes [N, 4]`` that share some area and, if told, their class.
 
-
-def measured(measure: Measure, boxes: Tensor, first: Array, second: Array) -> Tensor:
-    """``measure`` of the pairs (first[i], second[i]) of rows of ``boxes [K, 4]``."""
-    a, b = boxes[torch.from_numpy(first)], boxes[torch.from_numpy(second)]
-    return measure(a.unsqueeze(-2), b.unsqueeze(-2)).flatten()
+    A sweep from left to right: a box meets those whose left edges lie between its own two. Where classes count, each
+    is shifted to a place of its own first; that rounds, but monotonically, so no pair is lost.
+    """
+    left, top, right, bottom = boxes.T
+    if labels is not None:
+        with np.errstate(invalid="ignore"):  # edges at infinity give NaN, which sorts to the end: pairs too many
+            shift = labels * (np.float64(right.max(initial=0)) - left.min(initial=0) + 1)
+            left, right = left + shift, right + shift
+    order, after = np.argsort(left), np.arange(1, len(left) + 1)
+    count = np.maximum(np.searchsorted(left[order], right[order], side="right") - after, 0)
+    one = np.repeat(after - 1, count)
+    other = np.arange(len(one)) + np.repeat(after - np.cumsum(count) + count, count)
+    one, other = order[one], order[other]
+    shared = (top[one] < bottom[other]) & (top[other] < bottom[one])
+    if labels is not None:
+        shared &= labels[one] == labels[other]
+    one, other = one[shared], other[shared]
+    return np.minimum(one, other), np.maximum(one, other)
 
 
 def greedy_rows(
@@ -100,26 +105,24 @@ def greedy_rows(
             break
         start += len(fresh)
         known, among = len(kept), np.concatenate([kept, fresh])  # in the order of their scores
-        own, of_all = (None, None) if classes is None else (classes[fresh], classes[among])
-        worse, better = touching(plain[fresh], plain[among], own, of_all)
-        pairs = better < worse + known
-        worse, better = worse[pairs], better[pairs]
-        hit = overlapping(*_pairs(boxes, fresh[worse], among[better])).flatten().numpy()
-        kept = among[_staying(better[hit], worse[hit] + known, len(among))]
+        better, worse = touching(plain[among], None if classes is None else classes[among])
+        new = worse >= known
+        better, worse = better[new], worse[new]
+        hit = overlapping(paired(boxes, among[better]), paired(boxes, among[worse])).flatten().numpy()
+        kept = among[_staying(better[hit], worse[hit], len(among))]
     return kept[:most].tolist()  # type: ignore[no-any-return]
 
 
-def _pairs(boxes: Tensor, first: Array, second: Array) -> tuple[Tensor, Tensor]:
-    return boxes[torch.from_numpy(first)].unsqueeze(-2), boxes[torch.from_numpy(second)].unsqueeze(-2)
+def paired(boxes: Tensor, index: Array) -> Tensor:
+    """Rows of ``boxes [K, 4]``, as ``[P, 1, 4]``: measures of all pairs then take them row by row."""
+    return boxes[torch.from_numpy(index)].unsqueeze(-2)
 
 
 def _staying(better: Array, worse: Array, count: int) -> Array:
     """Of ranks 0..count those that stay, where a rank that stays excludes its ``worse`` ones."""
-    alive = np.ones(count, dtype=bool)
     order = np.argsort(better, kind="stable")
     stays = bytearray(b"\1") * count  # a list of bytes is read and written quicker than an array, one at a time
     for one, other in zip(better[order].tolist(), worse[order].tolist(), strict=True):
         if stays[one]:
             stays[other] = 0
-    alive = np.frombuffer(stays, dtype=np.uint8)
-    return np.flatnonzero(alive)
+    return np.flatnonzero(np.frombuffer(stays, dtype=np.uint8))
