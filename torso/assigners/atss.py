@@ -66,4 +66,4 @@ def _threshold(overlap: Tensor, candidate: Tensor) -> Tensor:
     mean = overlap.mul(candidate).sum(dim=-1, keepdim=True) / count
     spread = (overlap - mean).square_().mul_(candidate).sum(dim=-1, keepdim=True)
     deviation = (spread / (count - 1).clamp(min=1)).sqrt_()
-    return (mean + deviation) * (1 - 8 * torch.finfo(overlap.dtype).eps)
+    return (mean + deviation) * (1 - 64 * torch.finfo(overlap.dtype).eps)
