@@ -14,10 +14,12 @@ from torso.criteria.auto_assign import AutoAssign
 from torso.criteria.classify import ClassifyCriterion
 from torso.criteria.dense import DenseCriterion
 from torso.criteria.free_anchor import FreeAnchor
+from torso.criteria.rep_points import RepPoints
 
 CRITERIA: dict[str, type[nn.Module]] = {
     "auto_assign": AutoAssign,
     "classify": ClassifyCriterion,
     "dense": DenseCriterion,
     "free_anchor": FreeAnchor,
+    "rep_points": RepPoints,
 }
