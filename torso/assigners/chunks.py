@@ -5,6 +5,9 @@ compares the priors with ``CHUNK`` objects at a time and keeps what it has to kn
 
     for rows in slices(targets.boxes.shape[1]):
         claims.add(closeness(targets.boxes[:, rows]), rows.start)
+
+No more than 12 tables of ``B x CHUNK x P`` numbers live at a time: with 16 pictures and 20,000 priors half a gigabyte,
+whether there are 30 objects or 3,000.
 """
 
 from __future__ import annotations
