@@ -20,7 +20,7 @@ from torso.assigners.max_iou import MaxIoU
 from torso.boxes.cells import pair
 from torso.criteria.targets import with_a_row
 from torso.data import Index
-from torso.heads.dense import HeadOutput
+from torso.heads.dense import BRANCHES, HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
 
 CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
@@ -179,6 +179,8 @@ def check_suppressor(suppress: nn.Module) -> None:
         generator = torch.Generator().manual_seed(count)
         boxes = torch.rand(2, count, 4, generator=generator) * 50
         boxes[..., 2:] += boxes[..., :2]
+        more = sum(BRANCHES[name] for name in getattr(suppress, "extra", ()))  # numbers that follow the four of a box
+        boxes = torch.cat([boxes, torch.randn(2, count, more, generator=generator)], dim=-1)
         scores = torch.rand(2, count, generator=generator) - 0.2
         labels = torch.randint(0, 3, (2, count), generator=generator)
         found: Detections = suppress(boxes, scores, labels)

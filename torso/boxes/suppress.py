@@ -13,11 +13,34 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.candidates import candidates
+from torso.boxes.cluster import ClusterNMS
+from torso.boxes.crf import DenseCRF
+from torso.boxes.ensemble import Ensemble
+from torso.boxes.fusion import WeightedFusion
 from torso.boxes.greedy import NMS, BatchedNMS, DIoUNMS
+from torso.boxes.matrix_nms import MatrixNMS
 from torso.boxes.ordered import again_by_score, check
+from torso.boxes.soft import SoftNMS
+from torso.boxes.voting import VarianceVoting
 from torso.structures import Detections
 
-__all__ = ["NMS", "SUPPRESSORS", "BatchedNMS", "DIoUNMS", "Suppressor", "Threshold", "candidates"]
+__all__ = [
+    "BESIDE",
+    "NMS",
+    "SUPPRESSORS",
+    "BatchedNMS",
+    "ClusterNMS",
+    "DIoUNMS",
+    "DenseCRF",
+    "Ensemble",
+    "MatrixNMS",
+    "SoftNMS",
+    "Suppressor",
+    "Threshold",
+    "VarianceVoting",
+    "WeightedFusion",
+    "candidates",
+]
 
 
 class Suppressor(Protocol):
@@ -57,6 +80,19 @@ class Threshold(nn.Module):
 SUPPRESSORS = {
     "nms": NMS,
     "batched_nms": BatchedNMS,
+    "cluster_nms": ClusterNMS,
+    "dense_crf": DenseCRF,
     "diou_nms": DIoUNMS,
+    "ensemble": Ensemble,
+    "matrix_nms": MatrixNMS,
+    "soft_nms": SoftNMS,
     "threshold": Threshold,
+    "variance_voting": VarianceVoting,
+    "weighted_fusion": WeightedFusion,
 }
+
+BESIDE = {
+    "dense_crf": "takes class maps and pictures, not candidates",
+    "ensemble": "takes models and pictures, not candidates",
+}
+"""What the catalogue lists here without the contract of this role, and why."""
