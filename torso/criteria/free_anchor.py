@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from torso.assigners.chunks import ignored_priors, overlaps, slices
 from torso.boxes.coders import Coder
-from torso.criteria.likelihood import absence, box_costs, check_box_loss, class_logits, log_mean, log_rest, summed
+from torso.criteria.likelihood import absence, box_costs, check_box_loss, class_logits, log_mean, log_of_sure, summed
 from torso.criteria.targets import with_a_row
 from torso.structures import DenseOutput, Losses, Targets
 
@@ -68,7 +68,7 @@ class FreeAnchor(nn.Module):
 
         scores = logsigmoid(class_logits(output, targets, places))
         likelihood = scores - self.box_weight * box_costs(self.box_loss, self.coder, output, targets, places)
-        bag = log_mean(-log_rest(likelihood), likelihood, there)  # [B, M]
+        bag = log_mean(log_of_sure(likelihood), likelihood, there)  # [B, M]
         positive = summed(-bag, targets, there) / count
 
         learned = ~ignored_priors(output, targets)[..., None]  # [B, P, 1]

@@ -11,18 +11,23 @@ from torch import Tensor, nn
 from torso.boxes.coders import Coder
 from torso.structures import DenseOutput, Targets
 
-# The nearest a likelihood comes to 1, as a logarithm: the mean-max divides by what is missing.
-ALMOST = -1e-12
+
+def log_rest(log_likelihood: Tensor, nearest: float) -> Tensor:
+    """``log(1 - p)`` of ``log p``, which comes to 0 as near as ``nearest``."""
+    return (-torch.expm1(log_likelihood.clamp(max=-nearest))).log()
 
 
-def log_rest(log_likelihood: Tensor) -> Tensor:
-    """``log(1 - p)`` of ``log p``."""
-    return (-torch.expm1(log_likelihood.clamp(max=ALMOST))).log()
+def log_of_sure(log_likelihood: Tensor) -> Tensor:
+    """``log(1 / (1 - p))`` of ``log p``: the weight of a mean-max.
+
+    p comes to 1 as near as a number of its kind can be told from 1: nearer, the gradient of the mean is noise.
+    """
+    return -log_rest(log_likelihood, torch.finfo(log_likelihood.dtype).eps)
 
 
 def absence(log_likelihood: Tensor, gamma: float) -> Tensor:
     """What it costs to say "something" with probability p where nothing is: ``-p^gamma log(1 - p)``, of ``log p``."""
-    cost = -log_rest(log_likelihood)
+    cost = -log_rest(log_likelihood, torch.finfo(log_likelihood.dtype).tiny)
     return cost if gamma == 0 else (log_likelihood * gamma).exp() * cost  # 0 times -inf is no number
 
 
