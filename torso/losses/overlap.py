@@ -47,31 +47,32 @@ class IoU(Loss):
 
 
 class BoundedIoU(Loss):
-    """Of each of x, y, width and height: what the best IoU lacks of 1 that this number alone would allow.
+    """What IoU lacks of 1 by each of x, y, width and height alone: ``xyxy`` boxes ``[..., 4]`` twice to ``[...]``.
 
-    ``xyxy`` boxes ``[..., 4]`` and ``[..., 4]`` to ``[...]``, in 0..1 - ``beta`` / 2. Each of the four is passed
-    through smooth L1; the loss is their mean (the paper sums them: a ``box_weight`` four times as large).
+    (w - 2 d) / (w + 2 d) for centres ``d`` apart and a true side ``w``, not below 0; the ratio of the sides. What each
+    of the four lacks of 1 is passed through smooth L1; the loss is their mean, in 0..1 - ``beta`` / 2 (the paper sums
+    them: a ``box_weight`` four times as large).
 
     Args:
         beta: where smooth L1 turns from quadratic to linear; > 0.
+        eps: pixels added to every denominator, > 0, as in mmdetection. A box then lacks a trifle of itself.
 
     Source: Improving Object Localization with Fitness NMS and Bounded IoU Loss, 2017, arXiv:1711.00164, equations 9-11
     """
 
     takes = "boxes"
 
-    def __init__(self, beta: float = 0.2):
+    def __init__(self, beta: float = 0.2, eps: float = 1e-3):
         super().__init__()
-        self.beta = beta
+        self.beta, self.eps = beta, eps
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What each box costs."""
         guess, truth = xyxy_to_cxcywh(prediction), xyxy_to_cxcywh(target)
-        tiny = torch.finfo(guess.dtype).eps  # pixels: a box of padding has no side
-        size, wanted = (box[..., 2:].clamp(min=tiny) for box in (guess, truth))
+        size, wanted = (box[..., 2:].clamp(min=0) for box in (guess, truth))  # padding has no side
         off = 2 * (guess[..., :2] - truth[..., :2]).abs()
-        centre = ((wanted - off) / (wanted + off)).clamp(min=0)
-        side = torch.minimum(size / wanted, wanted / size)
+        centre = ((wanted - off) / (wanted + off + self.eps)).clamp(min=0)
+        side = torch.minimum(size / (wanted + self.eps), wanted / (size + self.eps))
         lacking = 1 - torch.cat([centre, side], dim=-1)
         return functional.smooth_l1_loss(lacking, torch.zeros_like(lacking), reduction="none", beta=self.beta).mean(-1)
 
