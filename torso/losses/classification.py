@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,14 +53,37 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """Every class against the rest: logits ``[..., C]`` and targets ``[..., C]`` in 0..1, unreduced ``[..., C]``.
 
+    A target below 0 is ignored: it counts neither way, and not in a plain mean.
+
+    Args:
+        label_smoothing: share of the target that is drawn to one half, 0..1.
+        pos_weight: factor of what is positive, a number or one a class; > 0.
+
     Source: torch.nn.BCEWithLogitsLoss.
     """
 
     takes = "scores"
+    pos_weight: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0, pos_weight: float | Sequence[float] | None = None):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        factor = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=torch.float32)
+        self.register_buffer("pos_weight", factor, persistent=False)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What each element costs."""
-        return functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+        factor = None if self.pos_weight is None else self.pos_weight.to(prediction.dtype)
+        there = target >= 0
+        smooth = target.to(prediction.dtype)
+        if self.label_smoothing:
+            smooth = torch.lerp(smooth, torch.full_like(smooth, 0.5), self.label_smoothing)
+        loss = functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none", pos_weight=factor)
+        return torch.where(there, loss, 0)
+
+    def counted(self, target: Tensor) -> Tensor | None:
+        """A plain mean leaves out what is ignored."""
+        return (target >= 0).sum().clamp(min=1)
 
 
 class Focal(Loss):
