@@ -4,8 +4,29 @@ from __future__ import annotations
 
 TINY = "model.backbone={name: tiny, widths: [8, 16, 24, 32], levels: [2, 3]}"
 
+SIZES = "model.prior.sizes=[[12, 20], [19, 30], [15, 50], [29, 49]]"  # of digits, two a level
+
 SMALL: dict[str, list[str]] = {
+    "fcos": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
+    "ssd": [
+        TINY,
+        "model.neck={name: ssd_extra, widths: [24, 24]}",
+        "model.prior={name: default_boxes, sizes: [12, 24, 48, 80, 120], ratios: [[2], [2, 3], [2, 3], [2]]}",
+    ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
     "retinanet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "retinanet_lite": [TINY, "model.neck.channels=16", "model.head.depth=1"],
+    "yolov1": [
+        "model.backbone={name: tiny, widths: [8, 16, 32], levels: [3]}",
+        "model.head.grid=[16, 16]",
+        "model.head.hidden=128",
+        "model.head.dropout=0.1",
+        "model.coder.unit=16",
+    ],
+    "yolov2": [TINY, "model.neck={name: yolov2, channels: 24, passed: 8}", SIZES],
+    "yolov3": [TINY, "model.neck.channels=16", "model.head.widen=1", SIZES],
+    "yolov4": [TINY, "model.neck.channels=12", "model.head.widen=1", SIZES],
+    "yolov5": [TINY, "model.neck.channels=16", SIZES],
+    "yolox": [TINY, "model.neck.channels=16", "model.head.channels=16"],
+    "pp_yolo": [TINY, "model.neck.channels=16", "model.head.widen=1", SIZES],
 }
