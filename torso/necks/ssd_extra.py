@@ -60,7 +60,7 @@ class SSDExtra(nn.Module):
                 f"ssd_extra has {len(in_channels)} levels to normalise and makes {len(widths)} more, but normalized is "
                 f"{normalized} and unpadded {list(unpadded)}"
             )
-        padded = len(widths) - len(unpadded)
+        self.padded = padded = len(widths) - len(unpadded)
         self.channels = [*in_channels, *widths]
         self.strides = [*coarser_strides(strides, padded), *unpadded]
         self.scales = nn.ParameterList(torch.full((channels,), scale) for channels in in_channels[:normalized])
@@ -83,10 +83,16 @@ class SSDExtra(nn.Module):
         levels = [_normalized(x, scale) for x, scale in zip(features[:count], self.scales, strict=True)]
         levels += features[count:]
         x = features[-1]
-        for block in self.blocks:
-            x = block(x)
+        for place, block in enumerate(self.blocks):
+            x = block(x if place < self.padded else _at_least_three(x))
             levels.append(x)
         return levels
+
+
+def _at_least_three(x: Tensor) -> Tensor:
+    """A map with a border where it is smaller than the kernel: of a picture that is too small for the levels."""
+    missing = [torch.sym_max(3 - side, 0) for side in x.shape[-2:]]
+    return functional.pad(x, (0, missing[1], 0, missing[0]))
 
 
 def _normalized(x: Tensor, scale: Tensor) -> Tensor:
