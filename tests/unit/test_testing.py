@@ -11,7 +11,7 @@ from torso.assigners import MaxIoU
 from torso.backbones import Tiny
 from torso.boxes.suppress import BatchedNMS
 from torso.heads import Retina
-from torso.losses import L1, Focal
+from torso.losses import L1, CrossEntropy, DistributionFocal, Focal, KLBox
 from torso.necks import FPN
 
 
@@ -226,6 +226,10 @@ class Loss(L1):
         if self.wrong == "gradient":
             prediction = prediction + (prediction * 0).abs().sqrt()
         loss = super().forward(prediction, target, weight, reduction, avg_factor)
+        if self.wrong == "half":
+            loss = loss.to(prediction.dtype)
+        if self.wrong == "narrow" and prediction.dtype == torch.bfloat16:
+            loss = loss / 0
         return loss + 1 if self.wrong == "empty" and len(prediction) == 0 else loss
 
 
@@ -237,6 +241,8 @@ class Loss(L1):
         ("weight", "not close"),
         ("factor", "not close"),
         ("gradient", "gradients are finite"),
+        ("half", "half precision is computed in float32"),
+        ("narrow", "half precision gives finite losses"),
         ("empty", "no rows, no loss"),
     ],
 )
@@ -244,6 +250,41 @@ def test_losses(wrong, message):
     testing.check_loss(Loss("nothing"))
     with pytest.raises(AssertionError, match=message):
         testing.check_loss(Loss(wrong))
+
+
+class Doubled(CrossEntropy):
+    """Counts mixed pictures twice."""
+
+    def unreduced(self, prediction, target):
+        return super().unreduced(prediction, target) * (1 + target.is_floating_point())
+
+
+def test_a_loss_of_classes_takes_probabilities_too():
+    testing.check_loss(CrossEntropy())
+    with pytest.raises(AssertionError, match="a class and a probability of 1 cost the same"):
+        testing.check_loss(Doubled())
+
+
+class Deaf(KLBox):
+    """Does not hear of variances."""
+
+    def unreduced(self, prediction, target):
+        deltas, variance = prediction.chunk(2, dim=-1)
+        return (deltas - target).abs().sum(-1) + (variance * 0).sum(-1).sqrt()
+
+
+class OneSide(DistributionFocal):
+    def unreduced(self, prediction, target):
+        return super().unreduced(prediction, target)[..., None].expand_as(target)
+
+
+def test_losses_of_uncertain_boxes_and_of_distributions():
+    for loss in (KLBox(), DistributionFocal()):
+        testing.check_loss(loss)
+    with pytest.raises(AssertionError, match="gradients are finite"):
+        testing.check_loss(Deaf())
+    with pytest.raises(AssertionError, match="the unreduced loss is"):
+        testing.check_loss(OneSide())
 
 
 def test_a_loss_that_is_not_a_loss():
