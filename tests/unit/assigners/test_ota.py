@@ -34,13 +34,13 @@ def slow_plan(cost, supply, blur, steps):
     return np.exp(kernel + rows[:, None] + columns)
 
 
-def slow_ota(output, targets, image, nearest, topk, weight, steps):
+def slow_ota(output, targets, image, nearest=25, topk=20, weight=1.5):
     """For every prior of a picture: the object it learns or None; and the supplies and the plan."""
     scores, guesses = output.class_scores()[image].tolist(), output.boxes[image].tolist()
     priors, level = output.priors.tolist(), cases.level_of(output)
     found = {m: box for m, box in cases.objects(targets, image).items() if slow.area(box) > 0}
     if not found:
-        return [None] * len(priors), [], np.zeros((0, len(priors)))
+        return [None] * len(priors), [], np.zeros((0, len(priors))), [True] * len(priors)
     cost, supply, reached = [], [], set()
     for m, box in found.items():
         reach = []
@@ -58,11 +58,13 @@ def slow_ota(output, targets, image, nearest, topk, weight, steps):
     share = min(1, len(reached) / sum(supply))
     supply = [units * share for units in supply]
     cost.append([focal(score, None) for score in scores])
-    plan = slow_plan(cost, [*supply, len(priors) - sum(supply)], 0.1, steps)
+    plan = slow_plan(cost, [*supply, len(priors) - sum(supply)], 0.1, 2000)
     of_most = plan / plan.max(axis=1, keepdims=True)
     rows = list(found)
     learns = [rows[best] if best < len(rows) else None for best in of_most.argmax(axis=0)]
-    return learns, supply, plan
+    first, second = np.sort(of_most, axis=0)[:-3:-1]
+    sure = [a > b + 0.02 for a, b in zip(first, second, strict=True)]  # no matter how far the plan is from its limit
+    return learns, supply, plan, sure
 
 
 def dense(plan, prior, real, count):
@@ -71,22 +73,28 @@ def dense(plan, prior, real, count):
 
 
 @pytest.mark.parametrize("kind", sorted(cases.LEVELS))
-@pytest.mark.parametrize(("nearest", "topk", "weight", "steps"), [(9, 20, 1.5, 50), (4, 5, 3.0, 20)])
-def test_equals_plain_loops(kind, nearest, topk, weight, steps):
+@pytest.mark.parametrize(("nearest", "topk", "weight"), [(9, 20, 1.5), (4, 5, 3.0)])
+def test_equals_plain_loops(kind, nearest, topk, weight):
     positive = 0
     for seed in range(3):
         output, targets = cases.scene(kind, seed)
-        assigner = OTA(nearest, topk, weight, steps=steps)
+        assigner = OTA(nearest, topk, weight, steps=300)
         assigned, plan = assigner(output, targets), assigner.plan(output, targets)
         table = dense(plan[0], plan[2], plan[3], len(output.priors))
         for image in range(3):
-            learns, supply, expected = slow_ota(output, targets, image, nearest, topk, weight, steps)
+            learns, supply, expected, sure = slow_ota(output, targets, image, nearest, topk, weight)
             rows = [m for m, box in cases.objects(targets, image).items() if slow.area(box) > 0]
             if supply:
-                torch.testing.assert_close(table[image, rows].numpy(), expected[:-1], rtol=1e-6, atol=1e-9)
-                torch.testing.assert_close(plan[1][image].numpy(), expected[-1], rtol=1e-6, atol=1e-9)
+                torch.testing.assert_close(table[image, rows].numpy(), expected[:-1], rtol=0, atol=5e-3)
+                torch.testing.assert_close(plan[1][image].numpy(), expected[-1], rtol=0, atol=5e-3)
             neither = [cases.in_region(targets, image, prior, 0.5) for prior in output.priors.tolist()]
-            cases.check_learns(assigned, image, learns, neither)
+            found = zip(assigned.positive[image].tolist(), assigned.matched[image].tolist(), strict=True)
+            found = [m if yes else None for yes, m in found]
+            wrong = [p for p, m in enumerate(found) if m != learns[p]]
+            assert not any(sure[p] for p in wrong)
+            assert len(wrong) <= 0.03 * len(found)
+            negative = [m is None and not n for m, n in zip(found, neither, strict=True)]
+            assert assigned.negative[image].tolist() == negative
         positive += int(assigned.positive.sum())
     assert positive > 20
 
@@ -96,35 +104,48 @@ def test_marginals_of_the_plan():
     for kind in ("points", "anchors"):
         for seed in range(4):
             output, targets = cases.scene(kind, seed, counts=(3, 0, 5))
-            plan, rest, prior, real = OTA()(output, targets) and OTA().plan(output, targets)
+            plan, rest, prior, real = OTA().plan(output, targets)
             table = dense(plan, prior, real, len(output.priors))
             columns = table.sum(dim=1) + rest
             torch.testing.assert_close(columns, torch.ones_like(columns), rtol=0, atol=1e-9)
             for image in range(3):
-                _, supply, _ = slow_ota(output, targets, image, 25, 20, 1.5, 1)
+                _, supply, _, _ = slow_ota(output, targets, image)
                 rows = [m for m, box in cases.objects(targets, image).items() if slow.area(box) > 0]
                 given = table[image, rows].sum(dim=1)
                 torch.testing.assert_close(given, torch.tensor(supply).double(), rtol=0, atol=1e-3)
+
+
+def second_best(table, rows, columns):
+    """The least cost of all assignments that differ from this one where it matters: in a label of an object."""
+    from scipy.optimize import linear_sum_assignment
+
+    least = math.inf
+    for row, column in zip(rows, columns, strict=True):
+        other = table.copy()
+        other[np.all(table == table[row], axis=1), column] = 1e6  # every label of its object
+        least = min(least, other[linear_sum_assignment(other)].sum())
+    return least
 
 
 @pytest.mark.parametrize("supply", [1, 2])
 def test_with_equal_supplies_it_is_the_best_assignment_of_all(supply):
     from scipy.optimize import linear_sum_assignment
 
-    for seed in range(5):
+    clear = 0
+    for seed in range(14):
         generator = torch.Generator().manual_seed(seed)
         cost = torch.rand(1, 4, 12, generator=generator, dtype=torch.float64) * 5 - 2
         prior = torch.arange(12).expand(1, 4, 12)
-        real = torch.ones_like(prior, dtype=torch.bool)
         units = torch.full((1, 4), float(supply), dtype=torch.float64)
-        plan, rest = sinkhorn(cost, prior, real, units, 12, blur=0.02, steps=3000)
         table = np.concatenate([np.repeat(cost[0].numpy(), supply, axis=0), np.zeros((12 - 4 * supply, 12))])
-        owners = np.repeat([0, 1, 2, 3, 4], [supply] * 4 + [12 - 4 * supply])
         rows, columns = linear_sum_assignment(table)
-        expected = owners[rows[np.argsort(columns)]]
-        found = torch.cat([plan[0], rest])
-        assert found.argmax(dim=0).tolist() == expected.tolist()
-        assert float(found.amax(dim=0).min()) > 0.9, "the plan is nearly whole"
+        if second_best(table, rows, columns) < table[rows, columns].sum() + 0.05:
+            continue  # two are about as good
+        plan, rest = sinkhorn(cost, prior, prior >= 0, units, 12, blur=0.01, steps=1000)
+        owners = np.repeat([0, 1, 2, 3, 4], [supply] * 4 + [12 - 4 * supply])
+        assert torch.cat([plan[0], rest]).argmax(dim=0).tolist() == owners[rows[np.argsort(columns)]].tolist()
+        clear += 1
+    assert clear >= 3
 
 
 def test_the_whole_assigner_finds_the_best_assignment():
@@ -132,7 +153,7 @@ def test_the_whole_assigner_finds_the_best_assignment():
     from scipy.optimize import linear_sum_assignment
 
     output, targets = cases.scene("one level", 1, counts=(5,), regions=0)
-    assigned = OTA(nearest=64, topk=1, blur=0.01, steps=3000)(output, targets)
+    assigned = OTA(nearest=64, topk=1, blur=0.01, steps=1000)(output, targets)
     scores, guesses = output.class_scores()[0].tolist(), output.boxes[0].tolist()
     found = {m: box for m, box in cases.objects(targets, 0).items() if slow.area(box) > 0}
     table = []
@@ -169,6 +190,14 @@ def test_an_object_that_equal_priors_share_keeps_them():
     assigned = OTA(nearest=4)(same, targets)
     cells = [p for p, prior in enumerate(output.priors.tolist()) if slow.shared(prior, [16, 16, 32, 32]) > 0]
     assert assigned.positive[0].nonzero().flatten().tolist() == cells
+
+
+def test_of_equal_objects_the_first_wins():
+    output, targets = cases.scene("points", 0, counts=(1,), regions=0)
+    twice = cases.Targets(*(torch.cat([x[:, :1], x[:, :1]], dim=1) for x in vars(targets).values() if x is not None))
+    assigned = OTA(nearest=4)(output, twice)
+    assert assigned.positive.any()
+    assert not assigned.matched.any()
 
 
 def test_no_blur_is_refused():
