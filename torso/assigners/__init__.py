@@ -13,6 +13,7 @@ from torso.assigners.atss import ATSS
 from torso.assigners.center import Center
 from torso.assigners.fcos import FCOS
 from torso.assigners.grid import Grid
+from torso.assigners.iqdet import IQDet
 from torso.assigners.max_iou import MaxIoU
 from torso.assigners.ota import OTA
 from torso.assigners.paa import PAA
@@ -25,6 +26,7 @@ ASSIGNERS: dict[str, type[nn.Module]] = {
     "center": Center,
     "fcos": FCOS,
     "grid": Grid,
+    "iqdet": IQDet,
     "max_iou": MaxIoU,
     "ota": OTA,
     "paa": PAA,
