@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class SSDExtra(nn.Module):
 
 def _at_least_three(x: Tensor) -> Tensor:
     """A map with a border where it is smaller than the kernel: of a picture that is too small for the levels."""
-    missing = [torch.sym_max(3 - side, 0) for side in x.shape[-2:]]
+    missing: list[Any] = [torch.sym_max(3 - side, 0) for side in x.shape[-2:]]  # symbols in an exported graph
     return functional.pad(x, (0, missing[1], 0, missing[0]))
 
 
