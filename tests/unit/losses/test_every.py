@@ -100,27 +100,6 @@ def test_wild_numbers_have_finite_losses_and_gradients(name: str) -> None:
         assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(name for name, part in EVERY.items() if part().takes == "scores"))
-def test_one_hot_targets_need_not_be_written_out(name: str) -> None:
-    loss = EVERY[name]()
-    generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(2, 7, 4, generator=generator, dtype=torch.float64) * 3
-    labels = torch.randint(0, 4, (2, 7), generator=generator)
-    score, weight = torch.rand(2, 2, 7, generator=generator, dtype=torch.float64)
-    score[:, ::2], weight[:, ::3] = 0, 0
-    written = torch.zeros_like(logits).scatter_(2, labels[..., None], score[..., None])
-    answers = []
-    for cost in (
-        lambda x: loss(x, written, weight=weight[..., None], reduction="sum"),
-        lambda x: loss.at_labels(x, labels, score, weight),
-    ):
-        x = logits.clone().requires_grad_()
-        value = cost(x)
-        answers.append((value.detach(), *torch.autograd.grad(value, x)))
-    for mine, other in zip(*answers, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.part("loss/reduction")
 def test_weight_reduction_and_average_mean_one_thing() -> None:
     assert LOSSES["reduction"] is reduced
