@@ -44,3 +44,14 @@ SMALL: dict[str, list[str]] = {
     "yolox": [TINY, "model.neck.channels=16", "model.head.channels=16"],
     "pp_yolo": [TINY, "model.neck.channels=16", "model.head.widen=1", SIZES],
 }
+
+_NINE = "[[9, 15], [18, 23], [38, 51], [10, 16], [19, 24], [34, 49], [12, 17], [20, 31], [33, 48]]"
+FITTED: dict[str, list[str]] = {
+    "yolov1": ["model.head.grid=[2, 2]", "model.coder.unit=2"],
+    "yolov2": ["model.prior.sizes=[[9, 15], [18, 23], [24, 37], [38, 51]]"],
+    "yolov3": [f"model.prior.sizes={_NINE}", "train.optimizer.lr=0.02"],  # steps of 0.001 are lost in float32
+    "yolov4": [f"model.prior.sizes={_NINE}"],
+    "yolov5": [f"model.prior.sizes={_NINE}"],
+    "pp_yolo": [f"model.prior.sizes={_NINE}"],
+}
+"""What else fits a recipe of full size to pictures of 128 px, so that every level has objects of its size."""

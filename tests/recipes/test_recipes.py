@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.recipes.small import FITTED
 from torso.recipes.recipe import Recipe, shipped
 from torso.recipes.show import show
 from torso.recipes.sources import open_split, training_loader
@@ -28,7 +29,7 @@ def tiny(name: str, digits: Path, digits_folder: Path) -> list[str]:
         changes.append("data.resize=[{name: resize, mode: short, size: 144}, center_crop]")
     if name == "ssd":  # weights of a level's own learn where it has an object: here every prior has one
         changes.append("model.assigner={name: max_iou, positive: 0, negative: 0}")
-    return changes
+    return changes + FITTED.get(name, [])
 
 
 @pytest.fixture(scope="module")
