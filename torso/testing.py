@@ -179,7 +179,8 @@ def check_suppressor(suppress: nn.Module) -> None:
         generator = torch.Generator().manual_seed(count)
         boxes = torch.rand(2, count, 4, generator=generator) * 50
         boxes[..., 2:] += boxes[..., :2]
-        more = sum(BRANCHES[name] for name in getattr(suppress, "extra", ()))  # numbers that follow the four of a box
+        # Numbers that follow the four of a box.
+        more = sum(BRANCHES.get(name, 1) for name in getattr(suppress, "extra", ()))
         boxes = torch.cat([boxes, torch.randn(2, count, more, generator=generator)], dim=-1)
         scores = torch.rand(2, count, generator=generator) - 0.2
         labels = torch.randint(0, 3, (2, count), generator=generator)

@@ -3,6 +3,7 @@
 A suppressor is called with ``boxes [B, K, 4]`` (``xyxy``), ``scores [B, K]`` and ``labels [B, K]``, in any order; an
 entry whose score is not above 0 is padding. It returns ``Detections`` of ``max_detections`` rows. ``candidates`` makes
 its input. A suppressor that wants more of the head names its branches in ``extra``: their numbers follow the box.
+``level``, the number of the level that a box comes from, can be named there too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torso.boxes.crf import DenseCRF
 from torso.boxes.ensemble import Ensemble
 from torso.boxes.fusion import WeightedFusion
 from torso.boxes.greedy import NMS, BatchedNMS, DIoUNMS
+from torso.boxes.level_nms import LevelNMS
 from torso.boxes.matrix_nms import MatrixNMS
 from torso.boxes.ordered import again_by_score, check
 from torso.boxes.soft import SoftNMS
@@ -33,6 +35,7 @@ __all__ = [
     "DIoUNMS",
     "DenseCRF",
     "Ensemble",
+    "LevelNMS",
     "MatrixNMS",
     "SoftNMS",
     "Suppressor",
@@ -84,6 +87,7 @@ SUPPRESSORS = {
     "dense_crf": DenseCRF,
     "diou_nms": DIoUNMS,
     "ensemble": Ensemble,
+    "level_nms": LevelNMS,
     "matrix_nms": MatrixNMS,
     "soft_nms": SoftNMS,
     "threshold": Threshold,

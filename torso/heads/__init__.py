@@ -18,6 +18,7 @@ from torso.heads.densebox import DenseBox
 from torso.heads.fcos import FCOS
 from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
+from torso.heads.rpn import RPN
 from torso.heads.small_objects import SmallObjects
 from torso.heads.ssd import SSD
 from torso.heads.yolo import YOLO
@@ -30,6 +31,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "fcos": FCOS,
     "rep_points": RepPoints,
     "retina": Retina,
+    "rpn": RPN,
     "small_objects": SmallObjects,
     "ssd": SSD,
     "yolo": YOLO,

@@ -99,7 +99,7 @@ class Detector(nn.Module):
         """
         output: DenseOutput = self(images)
         boxes = clip(output.boxes, images.shape[-2], images.shape[-1])
-        more = [output.extra[name] for name in getattr(self.suppress, "extra", ())]
+        more = [_beside(output, name) for name in getattr(self.suppress, "extra", ())]
         return self._scores(output), torch.cat([boxes, *more], dim=-1) if more else boxes, output.counts
 
     def _scores(self, output: DenseOutput) -> Tensor:
@@ -125,6 +125,15 @@ class Detector(nn.Module):
 def _precise(x: Tensor) -> Tensor:
     """The network may have run in bfloat16: boxes and losses need at least float32."""
     return x if x.dtype.itemsize >= 4 else x.float()
+
+
+def _beside(output: DenseOutput, name: str) -> Tensor:
+    """What a suppressor wants to know of every prior: a branch of the head, or the ``level``; ``[B, P, E]``."""
+    if name == "level":
+        level = torch.cat([output.boxes.new_full((count, 1), float(i)) for i, count in enumerate(output.counts)])
+        return level.expand(len(output.boxes), -1, -1)
+    found = output.extra[name]
+    return found if found.ndim == 3 else found.unsqueeze(-1)
 
 
 def _power(x: Tensor, power: float) -> Tensor:

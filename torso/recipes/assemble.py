@@ -166,6 +166,7 @@ def data(
     train: str = "train",
     val: str = "val",
     splits: str | None = None,
+    agnostic: bool = False,
     protocol: Literal["voc07", "voc12", "voc12_val", "voc07+12", "voc07++12"] | None = None,
     size: int | tuple[int, int] = 640,
     batch: int = 16,
@@ -190,6 +191,7 @@ def data(
         train: name of the split to learn from; ``train+val`` joins two.
         val: name of the split to judge with.
         splits: a file of ``torso data split`` that says which pictures are of which split.
+        agnostic: objects are all of one class, ``object``, as proposals are (RPN).
         protocol: one of PASCAL VOC's: sets ``train`` and ``val`` for a VOCdevkit with VOC2007 and VOC2012.
         size: side of the network's input in pixels, or (width, height).
         batch: pictures a step.

@@ -11,6 +11,7 @@ import numpy as np
 
 from torso.config import DataError
 from torso.data import Index, open_index
+from torso.data.agnostic import agnostic
 from torso.data.decode import DecodeError, probe
 from torso.data.formats.places import IMAGE_SUFFIXES, images_under
 from torso.data.loader import Loader
@@ -58,10 +59,14 @@ def read(data: dict[str, Any], split: str, classes: Sequence[str] | None = None)
     Raises:
         DataError: no such data or split.
     """
+    if data["agnostic"]:
+        classes = None  # the files' own, which then become one
     asked: dict[str, Any] = {"format": data["format"], "classes": classes, "options": data["options"]}
     if data["splits"]:
-        return select_split(whole(locate(data["path"]), **asked), data["splits"], split)
-    return open_index(locate(data["path"]), split, **asked)
+        index = select_split(whole(locate(data["path"]), **asked), data["splits"], split)
+    else:
+        index = open_index(locate(data["path"]), split, **asked)
+    return agnostic(index) if data["agnostic"] else index
 
 
 def size_of(data: dict[str, Any]) -> tuple[int, int]:
