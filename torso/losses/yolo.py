@@ -26,7 +26,8 @@ class YOLOv1(Loss):
     - ``"own"``: a cell has an object for each slot, such as a large and a small one. Prediction and target alike are
       ``num_slots`` times a slot with C classes of its own.
 
-    There may be no classes: C is what the last dimension leaves.
+    There may be no classes: C is what the last dimension leaves. This is the whole objective of a network that ends in
+    a grid; the recipe ``yolov1`` makes the same of the parts of a dense detector (``mse`` and the assigner ``grid``).
 
     Args:
         num_slots: boxes a cell, >= 1.

@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from torso.losses import YOLOv1
+from torso.assigners import ASSIGNERS
+from torso.boxes.coders import CODERS
+from torso.boxes.priors import PRIORS
+from torso.criteria import DenseCriterion
+from torso.losses import MSE, YOLOv1
+from torso.structures import DenseOutput, Targets
 
 COORD, NOOBJ = 5.0, 0.5
 
@@ -141,6 +146,52 @@ def test_only_the_responsible_slot_learns_the_box():
     guess.grad = None
     YOLOv1(confidence="one")(guess, truth).sum().backward()
     assert float(guess.grad.flatten()[9]) == pytest.approx(2 * (0.7 - 1), rel=1e-5)
+
+
+@pytest.mark.part("loss/yolov1")
+@pytest.mark.parametrize("objects", [0, 1, 6])
+def test_the_parts_of_the_recipe_make_the_same_objective(objects):
+    """A dense criterion of squares on a grid of two predictors a cell; where it takes sigmoids, so do we."""
+    generator = torch.Generator().manual_seed(objects)
+    boxes = torch.rand(2, objects, 4, generator=generator, dtype=torch.float64) * 200
+    boxes[..., 2:] += boxes[..., :2] + 10
+    valid = torch.ones(2, objects, dtype=torch.bool)
+    labels = torch.randint(0, 3, (2, objects), generator=generator)
+    targets = Targets(boxes, labels, valid, ~valid)
+
+    prior, coder = PRIORS["grid"](strides=[64], slots=[1, 1]), CODERS["grid"](centre="linear", side="root", unit=7)
+    places, strides = (x.double() for x in prior([(7, 7)]))
+    deltas = torch.rand(2, 98, 4, generator=generator, dtype=torch.float64)
+    logits = torch.randn(2, 49, 1, 3, generator=generator, dtype=torch.float64).expand(-1, -1, 2, -1).reshape(2, 98, 3)
+    sure = torch.randn(2, 98, generator=generator, dtype=torch.float64)
+    output = DenseOutput(
+        logits, deltas, coder.decode(deltas, places, strides), places, (98,), {"objectness": sure}, strides, (448, 448)
+    )
+    criterion = DenseCriterion(
+        ASSIGNERS["grid"](match="overlap", ignore_above=1.0),
+        MSE("scores"),
+        MSE(),
+        coder,
+        box_weight=5.0,
+        average="pictures",
+        objectness_loss=MSE("scores"),
+        objectness_target="iou",
+        nothing_weight=0.5,
+    )
+    found = sum(criterion(output, targets).values())
+
+    slots = torch.cat([deltas, sure.sigmoid()[..., None]], dim=-1).reshape(2, 7, 7, 10)
+    guess = torch.cat([slots, logits.sigmoid().reshape(2, 7, 7, 2, 3)[..., 0, :]], dim=-1)
+    truth = torch.zeros(2, 7, 7, 8, dtype=torch.float64)
+    for b in range(2):
+        for box, label in zip(boxes[b].tolist(), labels[b].tolist(), strict=True):
+            x, y = (box[0] + box[2]) / 128, (box[1] + box[3]) / 128  # in cells
+            cell = truth[b, int(y), int(x)]
+            if cell[4] == 0:  # the first of several
+                size = (box[2] - box[0]) / 448, (box[3] - box[1]) / 448
+                cell[:5] = torch.tensor([x - int(x), y - int(y), *size, 1], dtype=torch.float64)
+                cell[5 + label] = 1
+    torch.testing.assert_close(found, YOLOv1()(guess, truth, reduction="mean", avg_factor=2))
 
 
 @pytest.mark.part("loss/yolov1")
