@@ -13,6 +13,7 @@ from torso.boxes.overlap import iou
 from torso.config import Role
 from torso.criteria.targets import box_targets, centerness, score_targets, with_a_row
 from torso.losses.classification import BinaryCrossEntropy
+from torso.losses.reduction import Loss
 from torso.structures import Assignment, DenseOutput, Losses, Targets
 
 TAKES = ("deltas", "boxes", "uncertain")
@@ -137,7 +138,7 @@ class DenseCriterion(nn.Module):
         return losses
 
     def _counted(self, output: DenseOutput, assigned: Assignment, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        """What each prior counts for its class and its box, each ``[B, P]``, and what one of a picture does, ``[B, 1]``."""
+        """What each prior counts for its class and its box, ``[B, P]``, and what one of a picture does, ``[B, 1]``."""
         positive, share = assigned.positive, self._share(assigned, output.logits.dtype)
         regressed = positive.to(share.dtype)
         learned = regressed if self.objectness_loss is not None else (positive | assigned.negative).to(share.dtype)
@@ -163,10 +164,13 @@ class DenseCriterion(nn.Module):
             cost: Tensor = self.class_loss(logits, wanted, weight, "none" if weight is None else "sum")
             return cost
         quality = overlap if self.class_target == "iou" else assigned.quality
+        if weight is not None and isinstance(self.class_loss, Loss):
+            score = assigned.positive if quality is None else quality * assigned.positive
+            return self.class_loss.at_labels(output.logits, labels, score, weight)
         wanted = score_targets(assigned.positive, labels, quality, output.logits)  # [B, P, C]
         if weight is None:
             cost = self.class_loss(output.logits, wanted).sum(dim=-1)
-        else:
+        else:  # a loss of somebody else's
             cost = self.class_loss(output.logits, wanted, weight=weight[..., None], reduction="sum")
         return cost
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from torso.losses.one_hot import one_hot_sum, sigmoid_and_softplus
 from torso.losses.reduction import Loss
 
 PIECE = 1 << 15  # elements a thread: the temporaries of a piece, each 128 KiB of float32, stay in a core's cache
@@ -111,6 +112,22 @@ class Focal(Loss):
         loss: Tensor = _Focal.apply(prediction, target, self.alpha, self.gamma)
         return loss
 
+    def at_labels(self, logits: Tensor, labels: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+        """The weighted sum for targets ``score`` at ``labels`` and 0 elsewhere, see `Loss.at_labels`."""
+        return one_hot_sum(logits, labels, score, weight, self._pointwise, self._absent)
+
+    def _pointwise(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return _focal(x, t, self.alpha, self.gamma)
+
+    def _absent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and gradient for t = 0: ``a p^gamma CE`` and ``a p^gamma (p + gamma (1 - p) CE)``."""
+        p, ce = x.sigmoid(), functional.softplus(x)
+        power = p * p if self.gamma == 2 else p**self.gamma
+        if self.alpha >= 0:
+            power.mul_(1 - self.alpha)
+        slope = torch.addcmul(p, 1 - p, ce, value=self.gamma).mul_(power)
+        return ce.mul_(power), slope
+
 
 class _Focal(torch.autograd.Function):
     """The loss, and with it its gradient in the logits, so that one tensor is kept instead of eight."""
@@ -144,10 +161,10 @@ def _focal(x: Tensor, t: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Te
     loss     = a_t * CE * m^gamma
     gradient = a_t * ((p - t) m^gamma + gamma CE m^(gamma - 1) p (1 - p) (1 - 2t))
     """
-    p = x.sigmoid()
+    p, softplus = sigmoid_and_softplus(x)
     sign = 1 - 2 * t
     m = torch.addcmul(t, p, sign)
-    ce = functional.softplus(x).sub_(x * t)
+    ce = softplus.sub_(x * t)
     # Below 1 the power has a pole where the answer is entirely right, and the loss is 0 there.
     m_less = m if gamma == 2 else m.clamp(min=torch.finfo(m.dtype).tiny) ** (gamma - 1)
     m_full = m_less * m

@@ -126,13 +126,14 @@ def test_quality_is_the_target_of_the_score():
     seen = {}
 
     class Seeing(Focal):
-        def forward(self, prediction, target, **kwargs):
-            seen["target"] = target
-            return super().forward(prediction, target, **kwargs)
+        def at_labels(self, logits, labels, score, weight):
+            seen["score"], seen["labels"] = score, labels
+            return super().at_labels(logits, labels, score, weight)
 
     DenseCriterion(Half(), Seeing(), L1(), Delta())(output, targets)
-    positive = MaxIoU()(output, targets).positive
-    assert torch.equal(seen["target"].sum(dim=2), 0.25 * positive.double())
+    assigned = MaxIoU()(output, targets)
+    assert torch.equal(seen["score"], 0.25 * assigned.positive)
+    assert torch.equal(seen["labels"], targets.labels.gather(1, assigned.matched))
 
 
 @pytest.mark.part("transform/mixup_boxes")
