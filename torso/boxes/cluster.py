@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.greedy import settled
-from torso.boxes.ordered import above, again_by_score, answer, by_score, check, padded, precise, same_class
+from torso.boxes.ordered import Above, again_by_score, answer, by_score, check, padded, precise, same_class
 from torso.boxes.overlap import pairwise_diou, pairwise_iou
 from torso.structures import Detections
 
@@ -57,6 +57,7 @@ class ClusterNMS(nn.Module):
         if not sigma > 0 or topk < 1:
             raise ValueError(f"sigma must be above 0 and topk at least 1, got {sigma} and {topk}")
         self.overlap, self.method, self.distance, self.sigma, self.score = overlap, method, distance, sigma, score
+        self.above = Above(overlap)
         self.max_detections, self.topk, self.per_class = max_detections, topk, per_class
 
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
@@ -66,7 +67,7 @@ class ClusterNMS(nn.Module):
         overlap = measure(precise(boxes), precise(boxes)).tril(diagonal=-1)  # [B, K, K]: row i, better box j
         if self.per_class:
             overlap = torch.where(same_class(labels, labels), overlap, 0.0)
-        beats, real = above(overlap, self.overlap), scores > 0
+        beats, real = self.above(overlap), scores > 0
         stays = settled(beats, real)
         if self.method == "penalty":
             factor = torch.exp(-overlap.clamp(min=0).square() / self.sigma)

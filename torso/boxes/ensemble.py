@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.fusion import WeightedFusion
-from torso.boxes.ordered import above, answer, check, padded, precise, same_class
+from torso.boxes.ordered import Above, answer, check, padded, precise, same_class
 from torso.boxes.overlap import pairwise_iou
 from torso.structures import Detections
 
@@ -58,6 +58,7 @@ class Ensemble(nn.Module):
             raise ValueError(f"the models of an ensemble know the same classes, got {sorted(map(str, classes))}")
         self.models = nn.ModuleList(models)
         self.how, self.overlap, self.max_detections = how, overlap, max_detections
+        self.above = Above(overlap)
         self.weights = [weight / sum(weights) for weight in weights]
         self.fusion = WeightedFusion(overlap, weights=weights, max_detections=max_detections)
 
@@ -98,7 +99,7 @@ class Ensemble(nn.Module):
         logs = [scores.clamp(min=torch.finfo(scores.dtype).tiny).log()]
         stays = found[0].valid
         for other in found[1:]:
-            overlap = above(pairwise_iou(precise(boxes), precise(other.boxes)), self.overlap)  # [B, D, D']
+            overlap = self.above(pairwise_iou(precise(boxes), precise(other.boxes)))  # [B, D, D']
             meant = overlap & same_class(labels, other.labels) & other.valid.unsqueeze(1)
             best = torch.where(meant, other.scores.unsqueeze(1), 0.0).amax(dim=-1)
             stays = stays & (best > 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torso.boxes.ordered import Carry, above, again_by_score, by_score, check, precise, repeat_while
+from torso.boxes.ordered import Above, Carry, again_by_score, by_score, check, precise, repeat_while
 from torso.boxes.overlap import pairwise_iou
 from torso.structures import Detections
 
@@ -54,6 +54,7 @@ class WeightedFusion(nn.Module):
         if not weights or not all(weight > 0 for weight in weights) or topk < 1:
             raise ValueError(f"weights must be above 0 and topk at least 1, got {list(weights)} and {topk}")
         self.overlap, self.confidence, self.weights = overlap, confidence, tuple(float(w) for w in weights)
+        self.above = Above(overlap)
         self.max_detections, self.topk = max_detections, topk
 
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
@@ -101,7 +102,7 @@ class WeightedFusion(nn.Module):
             overlap = torch.where((label == own) & (total > 0), overlap, 0.0)
             best = overlap.amax(dim=1, keepdim=True)
             fits = torch.where(overlap == best, rank, count).amin(dim=1, keepdim=True)  # the first of equals
-            place = torch.where(above(best, self.overlap), fits, (total > 0).sum(dim=1, keepdim=True))
+            place = torch.where(self.above(best), fits, (total > 0).sum(dim=1, keepdim=True))
             hit = (rank == place) & (score > 0)  # [B, K]
             total = torch.where(hit, total + score, total)
             step = torch.where(hit, score / torch.where(hit, total, 1.0), 0.0)

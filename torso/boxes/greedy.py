@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.ordered import (
+    Above,
     Carry,
-    above,
     answer,
     by_score,
     check,
@@ -46,6 +46,7 @@ class Greedy(nn.Module):
         super().__init__()
         check(max_detections, overlap=overlap)
         self.measure, self.overlap, self.max_detections, self.per_class = measure, overlap, max_detections, per_class
+        self.above = Above(overlap)
 
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         """The answer among ``boxes [B, K, 4]`` with ``scores [B, K]`` (padding: 0) and ``labels [B, K]``."""
@@ -94,7 +95,7 @@ class Greedy(nn.Module):
         return over & same_class(labels, other_labels) if self.per_class else over
 
     def _excludes(self, boxes: Tensor, others: Tensor) -> Tensor:
-        return above(self.measure(boxes, others), self.overlap)
+        return self.above(self.measure(boxes, others))
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""

@@ -86,9 +86,15 @@ def rounded_down(limit: float) -> float:
     return float(near if float(near) <= limit else np.nextafter(near, np.float32(-np.inf)))
 
 
-def above(overlap: Tensor, limit: float) -> Tensor:
-    """Where ``overlap`` is larger than the number that was typed."""
-    return overlap > (limit if overlap.dtype == torch.float64 else rounded_down(limit))
+class Above:
+    """Where overlaps are larger than the number that was typed; made before a graph is traced."""
+
+    def __init__(self, limit: float):
+        self.limit, self.limit_float32 = limit, rounded_down(limit)
+
+    def __call__(self, overlap: Tensor) -> Tensor:
+        """Overlaps of any shape to bool."""
+        return overlap > (self.limit if overlap.dtype == torch.float64 else self.limit_float32)
 
 
 def precise(boxes: Tensor) -> Tensor:

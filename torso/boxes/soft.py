@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torso.boxes.candidates import rows
-from torso.boxes.ordered import Carry, above, by_score, check, picked, precise, repeat_while, same_class
+from torso.boxes.ordered import Above, Carry, by_score, check, picked, precise, repeat_while, same_class
 from torso.boxes.overlap import pairwise_iou
 from torso.boxes.prefix import Array, Ranking, at_hand, paired, touching
 from torso.structures import Detections
@@ -56,7 +56,11 @@ class SoftNMS(nn.Module):
     ):
         super().__init__()
         check(max_detections, overlap=overlap, score=score)
-        self.factor = decay(method, overlap, sigma)
+        if method not in ("gaussian", "linear"):
+            raise ValueError(f"method is gaussian or linear, got {method!r}")
+        if not sigma > 0:
+            raise ValueError(f"sigma must be above 0, got {sigma}")
+        self.above = Above(overlap)
         self.method, self.overlap, self.sigma, self.score = method, overlap, sigma, score
         self.max_detections, self.per_class = max_detections, per_class
 
@@ -112,25 +116,16 @@ class SoftNMS(nn.Module):
             where[i, : len(kept)], found[i, : len(kept)] = torch.from_numpy(kept), torch.from_numpy(lowered)
         return where, found
 
+    def factor(self, overlap: Tensor) -> Tensor:
+        """From IoU to the factor of a score; 1 where nothing is shared."""
+        if self.method == "gaussian":
+            return torch.exp(-overlap.square() / self.sigma)
+        return 1 - overlap * self.above(overlap)
+
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
         shape = f"sigma={self.sigma}" if self.method == "gaussian" else f"overlap={self.overlap}"
         return f"{self.method}, {shape}, score={self.score}, max_detections={self.max_detections}"
-
-
-def decay(method: str, overlap: float, sigma: float) -> Callable[[Tensor], Tensor]:
-    """From IoU to the factor of a score; 1 where nothing is shared.
-
-    Raises:
-        ValueError: an unknown method, or a sigma that is not above 0.
-    """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be above 0, got {sigma}")
-    if method == "gaussian":
-        return lambda iou: torch.exp(-iou.square() / sigma)
-    if method == "linear":
-        return lambda iou: torch.where(above(iou, overlap), 1 - iou, 1.0)
-    raise ValueError(f"method is gaussian or linear, got {method!r}")
 
 
 def soft_rows(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.greedy import Greedy
-from torso.boxes.ordered import above, by_score, check, precise, same_class
+from torso.boxes.ordered import by_score, check, precise, same_class
 from torso.boxes.overlap import pairwise_iou
 from torso.structures import Detections
 
@@ -68,7 +68,7 @@ class VarianceVoting(nn.Module):
         boxes, scores, labels = (each[:, : self.topk] for each in by_score(boxes, scores, labels))
         corners = precise(boxes[..., :4])
         overlap = pairwise_iou(precise(found.boxes), corners)  # [B, D, K]
-        votes = above(overlap, 0.0) & (scores > 0).unsqueeze(1)
+        votes = (overlap > 0) & (scores > 0).unsqueeze(1)
         if self.per_class:
             votes = votes & same_class(found.labels, labels)
         near = -(1 - overlap).square() / self.sigma
