@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.greedy import settled
-from torso.boxes.ordered import Above, again_by_score, answer, by_score, check, padded, precise, same_class
+from torso.boxes.ordered import Above, again_by_score, answer, by_score, check, finite, padded, precise, same_class
 from torso.boxes.overlap import pairwise_diou, pairwise_iou
 from torso.structures import Detections
 
@@ -77,7 +77,7 @@ class ClusterNMS(nn.Module):
         if self.method == "weighted":
             weight = overlap * beats * scores.unsqueeze(-1)  # of the worse box i in the box j
             own = torch.where(real, scores, 1.0).unsqueeze(-1)
-            boxes = (weight.mT @ precise(boxes) + own * boxes) / (weight.sum(dim=1).unsqueeze(-1) + own)
+            boxes = (weight.mT @ finite(precise(boxes)) + own * boxes) / (weight.sum(dim=1).unsqueeze(-1) + own)
         return answer(*padded(boxes, scores * stays, labels, self.max_detections))
 
     def extra_repr(self) -> str:

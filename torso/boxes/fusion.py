@@ -105,8 +105,8 @@ class WeightedFusion(nn.Module):
             place = torch.where(self.above(best), fits, (total > 0).sum(dim=1, keepdim=True))
             hit = (rank == place) & (score > 0)  # [B, K]
             total = torch.where(hit, total + score, total)
-            step = torch.where(hit, score / torch.where(hit, total, 1.0), 0.0)
-            boxes = boxes + (row[..., :4] - boxes) * step.unsqueeze(-1)
+            share = (score / torch.where(hit, total, 1.0)).unsqueeze(-1)  # of the newcomer in the mean; 1 of the first
+            boxes = torch.where(hit.unsqueeze(-1), boxes + (row[..., :4] - boxes) * share, boxes)
             mine = torch.cat([(model == kinds[None]).to(rows.dtype), row[:, 0, 4:]], dim=1)  # [B, T + 1]
             members = members + mine.unsqueeze(1) * hit.unsqueeze(-1)
             highest = torch.where(hit, torch.maximum(highest, score), highest)

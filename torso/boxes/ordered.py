@@ -19,10 +19,10 @@ Carry = tuple[Tensor, ...]
 
 
 def by_score(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All three in the order of falling scores; what is not above 0 has score 0 and comes last."""
+    """All three in the order of falling scores; what is not above 0 comes last, with score 0 and a box of zeros."""
     # Stable: of equal scores the first stays the first, as in torchvision. NaN is no score.
     scores, order = torch.where(scores > 0, scores, 0.0).sort(dim=1, descending=True, stable=True)
-    return rows(boxes, order), scores, labels.gather(1, order)
+    return torch.where(scores.unsqueeze(-1) > 0, rows(boxes, order), 0.0), scores, labels.gather(1, order)
 
 
 def padded(boxes: Tensor, scores: Tensor, labels: Tensor, count: int) -> Carry:
@@ -55,6 +55,11 @@ def in_blocks(values: Tensor, size: int) -> Tensor:
     batch, count = values.shape[:2]  # not len(): under torch.export that would be a constant
     padding = values.new_zeros(batch, -count % size, *values.shape[2:])
     return torch.cat([values, padding], dim=1).reshape(batch, -1, size, *values.shape[2:]).transpose(0, 1)
+
+
+def finite(boxes: Tensor) -> Tensor:
+    """Boxes for a weighted mean: in a product with a weight of 0, what is not finite would be NaN for all."""
+    return torch.where(boxes.isfinite(), boxes, 0.0)
 
 
 def same_class(labels: Tensor, others: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.greedy import Greedy
-from torso.boxes.ordered import by_score, check, precise, same_class
+from torso.boxes.ordered import by_score, check, finite, precise, same_class
 from torso.boxes.overlap import pairwise_iou
 from torso.structures import Detections
 
@@ -78,7 +78,7 @@ class VarianceVoting(nn.Module):
             # Softmax: the weights are ratios, and variances far from 1 must not overflow.
             weight = torch.where(votes, near - log_variance[..., edge].unsqueeze(1), -torch.inf)
             weight = torch.where(found.valid.unsqueeze(-1) & votes.any(dim=-1, keepdim=True), weight, 0.0)
-            moved.append((weight.softmax(dim=-1) @ corners[..., edge].unsqueeze(-1)).squeeze(-1))
+            moved.append((weight.softmax(dim=-1) @ finite(corners[..., edge]).unsqueeze(-1)).squeeze(-1))
         voted = torch.stack(moved, dim=-1).to(found.boxes.dtype)
         # A box without area overlaps nothing, not even itself: it stays where it is.
         return found._replace(boxes=torch.where(votes.any(dim=-1, keepdim=True), voted, found.boxes))
