@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torso.assigners.chunks import centres
 from torso.boxes.candidates import best
 from torso.boxes.convert import area
 from torso.structures import DenseOutput, Targets
@@ -42,6 +43,12 @@ def learnable(targets: Targets) -> Tensor:
 def of_labels(values: Tensor, labels: Tensor) -> Tensor:
     """What ``values [B, P, C]`` are for the classes ``labels [B, m]`` of objects: ``[B, m, P]``."""
     return values.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, values.shape[1]))
+
+
+def offsets(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """How far ``points [P, 2]`` are right of and below the middles of ``boxes [B, m, 4]``, each ``[B, m, P]``."""
+    x, y = centres(boxes).unsqueeze(2).unbind(dim=-1)
+    return points[:, 0] - x, points[:, 1] - y
 
 
 def topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import claimed, learnable, scores, topk, with_a_row
+from torso.assigners.candidates import claimed, learnable, offsets, scores, topk, with_a_row
 from torso.assigners.chunks import centres, ignored_priors, slices
 from torso.assigners.transport import sinkhorn
 from torso.boxes.overlap import iou
@@ -90,7 +90,8 @@ class OTA(nn.Module):
         """The priors of each level nearest to the centre of each object ``[B, M, K]``, and which of them there are."""
         points, places = centres(output.priors), []
         for rows in slices(boxes.shape[1]):
-            away = (centres(boxes[:, rows])[:, :, None] - points).square().sum(dim=-1)  # [B, m, P]
+            x, y = offsets(points, boxes[:, rows])
+            away = x.square() + y.square()  # [B, m, P]
             start, found = 0, []
             for count, level in zip(output.counts, torch.split(away, list(output.counts), 2), strict=True):
                 value, place = topk(-level, self.nearest)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import learnable, of_labels, scores, topk, with_a_row
+from torso.assigners.candidates import learnable, of_labels, offsets, scores, topk, with_a_row
 from torso.assigners.chunks import Claims, centres, ignored_priors, inside, overlaps, slices
 from torso.structures import Assignment, DenseOutput, Targets
 
@@ -79,8 +79,9 @@ class SimOTA(nn.Module):
         """Whether a prior's centre lies in the box or the centre region, and in both, each ``[B, m, P]``."""
         points = centres(output.priors)
         within = inside(points, boxes)
-        away = (points - centres(boxes)[:, :, None]).abs() < self.radius * output.strides
-        near = away.all(dim=-1)
+        far_x, far_y = offsets(points, boxes)
+        reach_x, reach_y = (self.radius * output.strides).unbind(dim=-1)
+        near = (far_x.abs() < reach_x) & (far_y.abs() < reach_y)
         return within | near, within & near
 
 
