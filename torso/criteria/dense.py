@@ -42,7 +42,8 @@ class DenseCriterion(nn.Module):
             gives none, or the ``"iou"`` of its box with its object (quality focal loss, YOLOX).
         box_by: what the box of a positive prior counts: ``"one"``; the ``"centerness"`` (ATSS), the assigned
             ``"quality"`` (TOOD) or the predicted ``"score"`` of its class (GFL), and then the box loss is divided by
-            the sum of these instead of the count; or by ``"size"``, 2 less the share of the picture (YOLOv3).
+            the sum of these instead of the count (where ``average`` counts no positives their mean is made 1); or
+            by ``"size"``, 2 less the share of the picture (YOLOv3).
         quality: a branch of the head that says how good a box is: its ``"centerness"`` (FCOS) or ``"iou"`` (PAA).
         quality_loss: a loss that takes ``"scores"`` for it; binary cross entropy when None.
         quality_weight: factor of it.
@@ -109,21 +110,21 @@ class DenseCriterion(nn.Module):
         if "iou" in (self.class_target, self.quality, self.objectness_target):
             overlap = iou(output.boxes.detach(), boxes)  # [B, P]
 
-        class_factor = box_factor = None
+        class_factor, box_factor, costs = None, None, None
         if self.sample is not None:
-            costs = self._class_cost(output, assigned, targets, overlap), self._box_cost(output, boxes)
+            costs = self._costs(output, assigned, targets, overlap, boxes)
             sampled: Sampled = self.sample(assigned, *costs, output, targets)
             assigned = assigned._replace(positive=sampled.positive, negative=sampled.negative)
             class_factor, box_factor = sampled.class_weight, sampled.box_weight
 
         learned, counted, share = self._counted(output, assigned, targets)
-        by_box = self._by_box(counted, output, assigned, targets, boxes)
-        if self.sample is None:
+        by_box = self._by_box(counted, share, output, assigned, targets, boxes)
+        learned, by_box = _times(learned, class_factor), _times(by_box, box_factor)
+        if costs is None:
             class_loss = self._class_cost(output, assigned, targets, overlap, weight=learned)
             box_loss = self._box_cost(output, boxes, weight=by_box)
         else:
-            class_loss = (costs[0] * _times(learned, class_factor)).sum()
-            box_loss = (costs[1] * _times(by_box, box_factor)).sum()
+            class_loss, box_loss = (costs[0] * learned).sum(), (costs[1] * by_box).sum()
         losses = {"class": self.class_weight * class_loss, "box": self.box_weight * box_loss}
         if self.distribution_loss is not None:
             wanted = self.coder.encode(boxes, output.priors, output.strides)
@@ -134,8 +135,26 @@ class DenseCriterion(nn.Module):
             good = self.quality_loss(output.extra[self.quality], good, weight=counted, reduction="sum")
             losses["quality"] = self.quality_weight * good
         if self.objectness_loss is not None:
-            losses["objectness"] = self.objectness_weight * self._objectness(output, assigned, counted, share, overlap)
+            nothing = _times(self.nothing_weight * share, class_factor)
+            there = self._objectness(output, assigned, counted, nothing, overlap)
+            losses["objectness"] = self.objectness_weight * there
         return losses
+
+    def _costs(
+        self, output: DenseOutput, assigned: Assignment, targets: Targets, overlap: Tensor | None, boxes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The losses ``[B, P]`` of class and box that a sampler ranks, 0 where nothing is learned.
+
+        Where the objectness learns that nothing is there, that is what a negative prior costs.
+        """
+        positive = assigned.positive.to(output.logits.dtype)
+        learned = positive + assigned.negative.to(output.logits.dtype)
+        class_cost = self._class_cost(output, assigned, targets, overlap, learned, reduction="none")
+        if self.objectness_loss is not None:
+            said = output.extra["objectness"]
+            nothing = self.objectness_loss(said, torch.zeros_like(said), weight=learned)
+            class_cost = torch.where(assigned.positive, class_cost, nothing)
+        return class_cost, self._box_cost(output, boxes, positive, reduction="none")
 
     def _counted(self, output: DenseOutput, assigned: Assignment, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
         """What each prior counts for its class and its box, ``[B, P]``, and what one of a picture does, ``[B, 1]``."""
@@ -154,39 +173,40 @@ class DenseCriterion(nn.Module):
         assigned: Assignment,
         targets: Targets,
         overlap: Tensor | None,
-        weight: Tensor | None = None,
+        weight: Tensor,
+        reduction: Literal["none", "sum"] = "sum",
     ) -> Tensor:
-        """The class loss weighted by ``[B, P]`` and summed; of every prior, ``[B, P]``, without a weight."""
+        """The class loss weighted by ``[B, P]``, summed or of every prior, ``[B, P]``."""
         labels = targets.labels.gather(1, assigned.matched)  # [B, P]
         if self.background:
-            wanted = torch.where(assigned.positive, labels, output.logits.shape[-1] - 1)
-            logits = output.logits.transpose(1, 2)  # [B, C + 1, P]
-            cost: Tensor = self.class_loss(logits, wanted, weight, "none" if weight is None else "sum")
+            classes = output.logits.shape[-1]
+            _check_ignored(self.class_loss, classes)
+            wanted = torch.where(assigned.positive, labels, classes - 1)
+            cost: Tensor = self.class_loss(output.logits.transpose(1, 2), wanted, weight, reduction)  # of [B, C + 1, P]
             return cost
         quality = overlap if self.class_target == "iou" else assigned.quality
-        if weight is not None and isinstance(self.class_loss, Loss):
+        if reduction == "sum" and isinstance(self.class_loss, Loss):
             score = assigned.positive if quality is None else quality * assigned.positive
             return self.class_loss.at_labels(output.logits, labels, score, weight)
         wanted = score_targets(assigned.positive, labels, quality, output.logits)  # [B, P, C]
-        if weight is None:
-            cost = self.class_loss(output.logits, wanted).sum(dim=-1)
-        else:  # a loss of somebody else's
-            cost = self.class_loss(output.logits, wanted, weight=weight[..., None], reduction="sum")
-        return cost
+        cost = self.class_loss(output.logits, wanted, weight=weight[..., None], reduction=reduction)
+        return cost.sum(dim=-1) if reduction == "none" else cost
 
-    def _box_cost(self, output: DenseOutput, boxes: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The box loss weighted by ``[B, P]`` and summed; of every prior, ``[B, P]``, without a weight."""
+    def _box_cost(
+        self, output: DenseOutput, boxes: Tensor, weight: Tensor, reduction: Literal["none", "sum"] = "sum"
+    ) -> Tensor:
+        """The box loss weighted by ``[B, P]``, summed or of every prior, ``[B, P]``."""
         if self.box_loss.takes == "boxes":
             guess, wanted = output.boxes, boxes
         else:
             guess, wanted = output.deltas, self.coder.encode(boxes, output.priors, output.strides)
             if self.box_loss.takes == "uncertain":
                 guess = torch.cat([guess, output.extra["variance"]], dim=-1)
-        cost: Tensor = self.box_loss(guess, wanted, weight=weight, reduction="none" if weight is None else "sum")
+        cost: Tensor = self.box_loss(guess, wanted, weight=weight, reduction=reduction)
         return cost
 
     def _by_box(
-        self, counted: Tensor, output: DenseOutput, assigned: Assignment, targets: Targets, boxes: Tensor
+        self, counted: Tensor, share: Tensor, output: DenseOutput, assigned: Assignment, targets: Targets, boxes: Tensor
     ) -> Tensor:
         """What the box of each prior counts in all, ``[B, P]``."""
         if self.box_by == "one":
@@ -202,18 +222,22 @@ class DenseCriterion(nn.Module):
             labels = targets.labels.gather(1, assigned.matched)
             factor = output.class_scores().detach().gather(2, labels[..., None]).squeeze(-1)
         positive = assigned.positive.to(counted.dtype)
-        total, count = (factor * positive).sum(), positive.sum()
+        total, count = (factor * positive).sum(dim=1, keepdim=True), positive.sum(dim=1, keepdim=True)
+        if self.average != "image":
+            total, count = total.sum(), count.sum()
+        if self.average == "quality":  # it was divided by the sum of something else than a count
+            count = 1 / share
         return counted * factor * (count / total.clamp(min=1e-6))
 
     def _objectness(
-        self, output: DenseOutput, assigned: Assignment, counted: Tensor, share: Tensor, overlap: Tensor | None
+        self, output: DenseOutput, assigned: Assignment, counted: Tensor, nothing: Tensor, overlap: Tensor | None
     ) -> Tensor:
-        """The loss of "is anything there", summed."""
+        """The loss of "is anything there", summed, with what a positive and what a negative prior counts."""
         assert self.objectness_loss is not None
         wanted = assigned.positive.to(counted.dtype)
         if self.objectness_target == "iou" and overlap is not None:
             wanted = wanted * overlap
-        weight = torch.where(assigned.negative, self.nothing_weight * share, counted)
+        weight = torch.where(assigned.negative, nothing, counted)
         cost: Tensor = self.objectness_loss(output.extra["objectness"], wanted, weight=weight, reduction="sum")
         return cost
 
@@ -228,6 +252,12 @@ class DenseCriterion(nn.Module):
         if self.average == "quality" and assigned.quality is not None:
             count = (assigned.quality.to(dtype) * assigned.positive).sum(dim=1, keepdim=True)
         return 1 / count.sum().clamp(min=1).expand_as(count)
+
+
+def _check_ignored(loss: nn.Module, classes: int) -> None:
+    ignored = getattr(loss, "ignore_index", -1)
+    if 0 <= ignored < classes:
+        raise ValueError(f"class {ignored} of {classes} would not be learned: give the class loss ignore_index=-1")
 
 
 def _times(weight: Tensor, factor: Tensor | None) -> Tensor:
