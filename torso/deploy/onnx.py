@@ -85,7 +85,11 @@ def _convert(
     only = f"the file takes pictures of {size[1]}x{size[0]} only"
     if size[0] % step == 0 and size[1] % step == 0:
         try:
-            return _program(ship, size, step, batch), {"batch": batch, "size": True}
+            program = _program(ship, size, step, batch)
+            if not any(str(side).isdigit() for side in program.model.graph.inputs[0].shape[2:]):
+                return program, {"batch": batch, "size": True}
+            # Torch pins the sides without a word where the model is made for one size (YOLOv1's grid).
+            tell(f"{only}, because the model is made for that size")
         except Exception as error:  # torch.export and its ONNX side raise dozens of kinds
             tell(f"{only}, because torch refuses other sizes of this model: {_reason(error)}")
     else:
