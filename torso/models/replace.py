@@ -46,6 +46,8 @@ def replace_head(model: Classifier | Detector, num_classes: int, head: nn.Module
             part.reset_classes(num_classes + getattr(model, "background", False))  # type: ignore[operator]
     else:
         model.head = _like(model.head, head)
+    for part in _with_classes(model.criterion):  # AutoAssign learns something of each class
+        part.reset_classes(num_classes)  # type: ignore[operator]
     model.num_classes = num_classes
     return load_weights(model, before, prefix="", minimum=0.0)
 

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from tests.unit.criteria.cases import Largest, check_equal, leaves, regions, silent, speaking, within
 from tests.unit.parts import slow
+from torso.backbones import Tiny
 from torso.boxes.coders import Delta
+from torso.boxes.priors import Anchors
+from torso.boxes.suppress import BatchedNMS
 from torso.criteria import AutoAssign
+from torso.heads import Retina
 from torso.losses import L1, LOSSES, Focal, GIoU, SmoothL1
+from torso.models import Detector
+from torso.models.replace import replace_head
+from torso.necks import FPN
 from torso.structures import DenseOutput, Targets
 
 pytestmark = pytest.mark.part("criterion/auto_assign")
@@ -235,6 +242,24 @@ def test_the_centre_prior_learns_where_objects_are_found():
     assert 0.5 < float(mean[1, 0]) < 1.5
     assert math.isclose(float(mean[1, 1]), 0.0, abs_tol=0.3)
     assert not mean[[0, 2]].any()
+
+
+def test_a_model_with_another_head_has_centre_priors_of_its_classes():
+    body = Tiny(widths=(4, 8), levels=(2,))
+    neck = FPN(body.channels, body.strides, channels=8, extra=0)
+    anchors = Anchors(neck.strides, octaves=1, ratios=(1.0,))
+    criterion = AutoAssign(GIoU(), Delta(), 3)
+    head = Retina(neck.channels, 3, anchors.per_cell, branches=criterion.branches, depth=1)
+    model = Detector(body, neck, head, anchors, Delta(), criterion, BatchedNMS(), num_classes=3)
+    replace_head(model, 5)
+    assert len(criterion.mean) == len(criterion.deviation) == 5
+    boxes = torch.tensor([[[4.0, 4, 40, 40]]])
+    row = torch.ones(1, 1, dtype=torch.bool)
+    targets = Targets(boxes, torch.full((1, 1), 4), row, ~row)
+    losses = criterion(model(torch.rand(1, 3, 64, 64)), targets)
+    sum(losses.values()).backward()
+    assert criterion.mean.grad is not None
+    assert criterion.mean.grad[4].any()
 
 
 def test_other_classes_begin_with_priors_in_the_middle():
