@@ -30,7 +30,7 @@ class Grid(nn.Module):
     Args:
         match: which priors of a cell.
         ignore_above: a negative prior whose decoded box overlaps any object more than this is not learned from; 0.6
-            in YOLOv2, 0.7 in v3; 1 for none.
+            in YOLOv2, 0.5 in the paper of v3 and 0.7 in its code (darknet); 1 for none.
         fits_above: with ``"shape"``, every prior of the cell that fits better than this is taken too, unless another
             object fits it best (YOLOv4: 0.213); 1 for none.
         ratio: with ``"ratio"``, the largest factor between sides, above 1.
