@@ -14,6 +14,15 @@ SMALL: dict[str, list[str]] = {
         "model.prior={name: default_boxes, sizes: [12, 24, 48, 80, 120], ratios: [[2], [2, 3], [2, 3], [2]]}",
     ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
+    "rpn": [
+        TINY,
+        "model.neck={name: fpn, channels: 16, extra: 1}",
+        "model.prior.scale=4",
+        # Between its two thresholds a proposal is not learned: well for recall, not for the precision that is judged.
+        "model.assigner.positive=0.5",
+        "model.assigner.negative=0.5",
+        "model.suppress.overlap=0.4",
+    ],
     "retinanet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "atss": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "autoassign": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],

@@ -156,7 +156,8 @@ def _outputs(ship: Shipped, session: Any, probe: Any, images: Tensor) -> Iterato
 
 def _in_units(images: Tensor, boxes: Tensor) -> Tensor:
     height, width = images.shape[-2:]
-    return boxes / torch.tensor([width, height, width, height])
+    more = [1] * (boxes.shape[-1] - 4)  # what a suppressor wants to know beside
+    return boxes / torch.tensor([width, height, width, height, *more])
 
 
 def _showing_inside(path: Path) -> Any:

@@ -131,7 +131,7 @@ def _beside(output: DenseOutput, name: str) -> Tensor:
     """What a suppressor wants to know of every prior: a branch of the head, or the ``level``; ``[B, P, E]``."""
     if name == "level":
         level = torch.cat([output.boxes.new_full((count, 1), float(i)) for i, count in enumerate(output.counts)])
-        return level.expand(len(output.boxes), -1, -1)
+        return level.expand(output.boxes.shape[0], -1, -1)  # len() would be a constant under torch.export
     found = output.extra[name]
     return found if found.ndim == 3 else found.unsqueeze(-1)
 
