@@ -29,6 +29,7 @@ SMALL: dict[str, list[str]] = {
     "densebox": [TINY, "model.head.channels=32"],
     "freeanchor": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "gfl": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
+    "iqdet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "matrixnet": [
         TINY,
         "model.neck={name: matrix, channels: 16, extra: 1}",

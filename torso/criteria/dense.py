@@ -41,9 +41,10 @@ class DenseCriterion(nn.Module):
         class_target: what the score of a positive prior should be: the ``"assigned"`` quality, 1 where the assigner
             gives none, or the ``"iou"`` of its box with its object (quality focal loss, YOLOX).
         box_by: what the box of a positive prior counts: ``"one"``; the ``"centerness"`` (ATSS), the assigned
-            ``"quality"`` (TOOD) or the predicted ``"score"`` of its class (GFL), and then the box loss is divided by
-            the sum of these instead of the count (where ``average`` counts no positives their mean is made 1); or
-            by ``"size"``, 2 less the share of the picture (YOLOv3).
+            ``"quality"`` (TOOD), the ``"iou"`` of what is predicted there (PAA, OTA) or the predicted ``"score"`` of
+            its class (GFL), and then the box loss is divided by the sum of these instead of the count (where
+            ``average`` counts no positives their mean is made 1); or by ``"size"``, 2 less the share of the picture
+            (YOLOv3).
         quality: a branch of the head that says how good a box is: its ``"centerness"`` (FCOS) or ``"iou"`` (PAA).
         quality_loss: a loss that takes ``"scores"`` for it; binary cross entropy when None.
         quality_weight: factor of it.
@@ -71,7 +72,7 @@ class DenseCriterion(nn.Module):
         *,
         sample: nn.Module | None = None,
         class_target: Literal["assigned", "iou"] = "assigned",
-        box_by: Literal["one", "centerness", "quality", "score", "size"] = "one",
+        box_by: Literal["one", "centerness", "iou", "quality", "score", "size"] = "one",
         quality: Literal["centerness", "iou"] | None = None,
         quality_loss: Annotated[nn.Module | None, Role("loss")] = None,
         quality_weight: float = 1.0,
@@ -216,6 +217,8 @@ class DenseCriterion(nn.Module):
             return counted * (2 - size.prod(dim=-1) / (output.size[0] * output.size[1]))
         if self.box_by == "centerness":
             factor = centerness(boxes, output.priors)
+        elif self.box_by == "iou":
+            factor = iou(output.boxes.detach(), boxes)
         elif self.box_by == "quality":
             factor = torch.ones_like(counted) if assigned.quality is None else assigned.quality.to(counted.dtype)
         else:
