@@ -15,6 +15,7 @@ from torch import nn
 
 from torso.heads.classify import Classify
 from torso.heads.densebox import DenseBox
+from torso.heads.efficientdet import EfficientDet
 from torso.heads.fcos import FCOS
 from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
@@ -28,6 +29,7 @@ from torso.heads.yolox import YOLOX
 HEADS: dict[str, type[nn.Module]] = {
     "classify": Classify,
     "densebox": DenseBox,
+    "efficientdet": EfficientDet,
     "fcos": FCOS,
     "rep_points": RepPoints,
     "retina": Retina,
