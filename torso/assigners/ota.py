@@ -15,14 +15,15 @@ from torso.structures import Assignment, DenseOutput, Targets
 class OTA(nn.Module):
     """The plan of optimal transport from objects, and the background, to priors that each need one label.
 
-    An object supplies k labels, k being the sum of the IoUs of its ``topk`` best predictions; the background the rest.
-    A label costs the focal loss of the class and ``-ln`` of the IoU of what the network predicts at the prior. Of each
-    level an object reaches the ``nearest`` priors to its centre; elsewhere the paper adds a constant cost, here so
-    great that nothing is brought there, and the predictions counted for k are those within reach. A prior learns the
-    object that brings it most, or nothing, after each supplier's shares are divided by its greatest one: as in the
-    authors' code, for else an object whose label is shared by equal priors loses all of them. Objects without area are
-    not learned. Where objects have more labels than there are priors within reach, each has fewer. Memory: ``B x CHUNK
-    x P`` and ``B x M x nearest x levels`` numbers.
+    An object supplies k labels, k being the sum of the IoUs of its ``topk`` best predictions; the background the
+    rest. A label costs the focal loss of the class and ``-ln`` of the IoU of what the network predicts at the
+    prior. Of each level an object reaches the ``nearest`` priors to its centre; elsewhere the paper adds a constant
+    cost, here so great that nothing is brought there, and the predictions counted for k are those within reach. A
+    prior learns the object that brings it most, or nothing, after each supplier's shares are divided by its
+    greatest one: as in the authors' code, for else an object whose label is shared by equal priors loses all of
+    them. Objects without area are not learned. Where objects have more labels than priors are within reach, they
+    get one a prior in all.
+    Memory: ``B x CHUNK x P`` and ``B x M x nearest x levels`` numbers.
 
     Args:
         nearest: priors of a level an object reaches, from 1 on.
@@ -81,10 +82,7 @@ class OTA(nn.Module):
         cost = self._class_cost(output, targets, prior) - self.box_weight * overlap.clamp(min=1e-8).log()
         best = overlap.topk(min(self.topk, overlap.shape[-1]), dim=-1).values  # equal ones have equal sums
         supply = best.sum(dim=-1).floor().clamp(min=1).where(real.any(dim=-1), 0)  # [B, M]
-        reached = torch.zeros_like(output.boxes[..., 0]).scatter_reduce(1, at, real.flatten(1).to(cost.dtype), "amax")
-        room = reached.sum(dim=1, keepdim=True) / supply.sum(dim=1, keepdim=True).clamp(min=1)
-        supply = supply * room.clamp(max=1)
-        return *sinkhorn(cost, prior, real, supply, reached.shape[1], self.blur, self.steps), prior, real
+        return *sinkhorn(cost, prior, real, supply, len(output.priors), self.blur, self.steps), prior, real
 
     def _reach(self, output: DenseOutput, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """The priors of each level nearest to the centre of each object ``[B, M, K]``, and which of them there are."""

@@ -105,5 +105,4 @@ def separate(cost: Tensor, real: Tensor, steps: int) -> Tensor:
     parts = fit(points, real.to(cost.dtype), means, steps).log_parts(points)  # [..., N, 2]
     cheap = real & (parts[..., 0] >= parts[..., 1])
     likely = parts.logsumexp(dim=-1).masked_fill(~cheap, -math.inf).argmax(dim=-1, keepdim=True)
-    good = cheap & (cost <= cost.gather(-1, likely))
-    return torch.where(real.sum(dim=-1, keepdim=True) > 1, good, real)
+    return cheap & (cost <= cost.gather(-1, likely))

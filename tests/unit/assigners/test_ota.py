@@ -55,8 +55,7 @@ def slow_ota(output, targets, image, nearest=25, topk=20, weight=1.5):
             row[p] = focal(scores[p], int(targets.labels[image, m])) - weight * math.log(max(overlap[p], 1e-8))
         cost.append(row)
         reached |= set(reach)
-    share = min(1, len(reached) / sum(supply))
-    supply = [units * share for units in supply]
+    assert len(reached) >= sum(supply), "a scene for the loops has a plan"
     cost.append([focal(score, None) for score in scores])
     plan = slow_plan(cost, [*supply, len(priors) - sum(supply)], 0.1, 2000)
     of_most = plan / plan.max(axis=1, keepdims=True)

@@ -96,6 +96,17 @@ def test_an_object_takes_one_prior_where_no_prediction_overlaps_it():
     assert compare(output._replace(boxes=output.boxes + 1000), targets)[0] == 1
 
 
+def test_predictions_outside_of_all_objects_do_not_count():
+    """One prior and its neighbours see the object badly; those far from everything, all of them, see it as it is."""
+    output, _ = cases.scene("one level", 0, counts=(1,), regions=0)
+    box = torch.tensor([[[0.0, 0, 24, 24]]], dtype=torch.float64)
+    one = torch.ones(1, 1, dtype=torch.bool)
+    targets = Targets(box, torch.zeros(1, 1, dtype=torch.int64), one, ~one)
+    far = (output.priors[:, :2] > 40).any(dim=1)
+    boxes = torch.where(far[:, None], box[0], torch.tensor([50.0, 50, 60, 60], dtype=torch.float64))[None]
+    assert compare(output._replace(boxes=boxes), targets)[0] == 1
+
+
 def test_good_predictions_give_an_object_more_priors():
     output, targets = cases.scene("one level", 0, counts=(1,), regions=0)
     targets = Targets(
