@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Numbers of one block of the kernel, all pictures together: 64 MB of float32.
-BLOCK = 2**24
+# Numbers of one block of a picture's kernel: 32 MB of float32. A graph must not divide by the number of pictures.
+BLOCK = 2**23
 
 
 class DenseCRF(nn.Module):
@@ -81,9 +81,9 @@ class DenseCRF(nn.Module):
 
     def _messages(self, now: Tensor, place: Tensor, look: Tensor) -> Tensor:
         """What the others say to each pixel, ``[B, C, N]``, a block of listeners at a time."""
-        batch, _, count = now.shape
+        count = now.shape[2]
         heard = []
-        step = max(1, BLOCK // (batch * count))
+        step = max(1, BLOCK // count)
         for start in range(0, count, step):
             block = slice(start, start + step)
             kernel = self.appearance * _gaussian(look[..., block], look)  # [B, n, N]
