@@ -10,7 +10,7 @@ from torso.losses.classification import CrossEntropy
 from torso.losses.reduction import Loss
 
 
-class LabelSmoothing(CrossEntropy):
+class LabelSmoothing(Loss):
     """Cross entropy against a truth that gives every class a little: ``[B, C, ...]`` and ``[B, ...]`` to ``[B, ...]``.
 
     ``smoothing / C`` of each class and 1 - ``smoothing`` more of the right one. (Some texts spread it over the other
@@ -23,38 +23,22 @@ class LabelSmoothing(CrossEntropy):
     Source: Rethinking the Inception Architecture for Computer Vision, 2015, arXiv:1512.00567, section 7
     """
 
-    def __init__(self, smoothing: float = 0.1, ignore_index: int = 255):
-        super().__init__(label_smoothing=smoothing, ignore_index=ignore_index)
-
-
-class _OfShares(Loss):
-    """A loss that compares the classes' shares; one class is a share of 1, an ignored one costs nothing."""
-
     takes = "classes"
 
-    def __init__(self, ignore_index: int) -> None:
+    def __init__(self, smoothing: float = 0.1, ignore_index: int = 255):
         super().__init__()
-        self.ignore_index = ignore_index
+        self.smoothed = CrossEntropy(label_smoothing=smoothing, ignore_index=ignore_index)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What each element costs."""
-        if target.is_floating_point():
-            return self.of_shares(prediction, target.to(prediction.dtype))
-        there = target != self.ignore_index
-        index = torch.where(there, target, 0).unsqueeze(1)
-        shares = torch.zeros_like(prediction).scatter_(1, index, there.unsqueeze(1).to(prediction.dtype))
-        return torch.where(there, self.of_shares(prediction, shares), 0)
+        return self.smoothed.unreduced(prediction, target)
 
     def counted(self, target: Tensor) -> Tensor | None:
         """A plain mean leaves out what is ignored."""
-        return None if target.is_floating_point() else (target != self.ignore_index).sum().clamp(min=1)
-
-    def of_shares(self, prediction: Tensor, shares: Tensor) -> Tensor:
-        """Logits ``[B, C, ...]`` and shares ``[B, C, ...]`` to ``[B, ...]``."""
-        raise NotImplementedError
+        return self.smoothed.counted(target)
 
 
-class SoftmaxFocal(_OfShares):
+class SoftmaxFocal(Loss):
     """Softmax cross entropy, turned down where the answer is already right: ``alpha_t (1 - p_t)^gamma CE``.
 
     Logits ``[B, C, ...]`` against int64 classes ``[B, ...]``, or probabilities ``[B, C, ...]`` in floating point (each
@@ -69,12 +53,15 @@ class SoftmaxFocal(_OfShares):
     Source: Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002, section 3.2
     """
 
-    def __init__(self, gamma: float = 2.0, alpha: float = -1.0, ignore_index: int = 255):
-        super().__init__(ignore_index)
-        self.gamma, self.alpha = gamma, alpha
+    takes = "classes"
 
-    def of_shares(self, prediction: Tensor, shares: Tensor) -> Tensor:
-        """Logits ``[B, C, ...]`` and shares ``[B, C, ...]`` to ``[B, ...]``."""
+    def __init__(self, gamma: float = 2.0, alpha: float = -1.0, ignore_index: int = 255):
+        super().__init__()
+        self.gamma, self.alpha, self.ignore_index = gamma, alpha, ignore_index
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each element costs."""
+        shares = _shares(prediction, target, self.ignore_index)
         logs = prediction.log_softmax(dim=1)
         # 1 - p by expm1, for p near 1; below 1 the power has a pole where the answer is entirely right.
         wrong = (-torch.expm1(logs)).clamp(min=torch.finfo(logs.dtype).tiny)
@@ -83,8 +70,12 @@ class SoftmaxFocal(_OfShares):
             return loss.sum(dim=1)
         return self.alpha * loss[:, :-1].sum(dim=1) + (1 - self.alpha) * loss[:, -1]
 
+    def counted(self, target: Tensor) -> Tensor | None:
+        """A plain mean leaves out what is ignored."""
+        return _counted(target, self.ignore_index)
 
-class KLDivergence(_OfShares):
+
+class KLDivergence(Loss):
     """How much the truth's distribution over classes says that the prediction's does not: KL(truth || prediction).
 
     Logits ``[B, C, ...]`` against probabilities ``[B, C, ...]`` that sum to 1, or int64 classes ``[B, ...]``, to
@@ -99,15 +90,34 @@ class KLDivergence(_OfShares):
     Source: torch.nn.KLDivLoss.
     """
 
-    def __init__(self, temperature: float = 1.0, ignore_index: int = 255):
-        super().__init__(ignore_index)
-        self.temperature = temperature
+    takes = "classes"
 
-    def of_shares(self, prediction: Tensor, shares: Tensor) -> Tensor:
-        """Logits ``[B, C, ...]`` and shares ``[B, C, ...]`` to ``[B, ...]``."""
+    def __init__(self, temperature: float = 1.0, ignore_index: int = 255):
+        super().__init__()
+        self.temperature, self.ignore_index = temperature, ignore_index
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each element costs."""
+        shares = _shares(prediction, target, self.ignore_index)
         logs = (prediction / self.temperature).log_softmax(dim=1)
         if self.temperature != 1:
             shares = shares.clamp(min=0) ** (1 / self.temperature)
             shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
-        loss = functional.kl_div(logs, shares, reduction="none").sum(dim=1)
-        return loss * self.temperature**2
+        return functional.kl_div(logs, shares, reduction="none").sum(dim=1) * self.temperature**2
+
+    def counted(self, target: Tensor) -> Tensor | None:
+        """A plain mean leaves out what is ignored."""
+        return _counted(target, self.ignore_index)
+
+
+def _shares(prediction: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """The truth as a share of each class, ``[B, C, ...]``; nothing is shared where it is ignored, which costs 0."""
+    if target.is_floating_point():
+        return target.to(prediction.dtype)
+    there = (target != ignore_index).unsqueeze(1)
+    index = torch.where(there, target.unsqueeze(1), 0)
+    return torch.zeros_like(prediction).scatter_(1, index, there.to(prediction.dtype))
+
+
+def _counted(target: Tensor, ignore_index: int) -> Tensor | None:
+    return None if target.is_floating_point() else (target != ignore_index).sum().clamp(min=1)

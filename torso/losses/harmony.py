@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from torso.losses.reduction import Loss, Reduction, reduced, wide
+from torso.losses.reduction import Loss
 
 
-class _Harmonised(Loss):
-    """A loss whose elements are weighted against the histogram of their gradients.
+class _Balance(nn.Module):
+    """Weighs elements against the histogram of their gradients.
 
     All bins that are not empty get the same share of the total. (The paper divides by all bins, its code by those that
     are not empty: then the mean factor is 1.) Elements of weight 0 are not counted; how large another weight is does
@@ -28,27 +28,8 @@ class _Harmonised(Loss):
         self.bins, self.momentum = bins, momentum
         self.register_buffer("seen", torch.zeros(bins))
 
-    def forward(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: Reduction = "none",
-        avg_factor: Tensor | float | None = None,
-    ) -> Tensor:
-        """The loss, weighted and reduced; see the contract in `torso.losses`."""
-        counted = None if weight is None else weight != 0
-        return reduced(self.harmonised(wide(prediction), target, counted), weight, reduction, avg_factor)
-
-    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """What each element costs where all are counted."""
-        return self.harmonised(prediction, target, None)
-
-    def harmonised(self, prediction: Tensor, target: Tensor, counted: Tensor | None) -> Tensor:
-        """What each element costs where those ``counted`` make the histogram."""
-        raise NotImplementedError
-
-    def factors(self, gradient: Tensor, counted: Tensor | None, total: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def forward(self, gradient: Tensor, counted: Tensor | None, total: Tensor | None = None) -> Tensor:
         """Factor of each element, by its ``gradient`` in 0..1; those counted add up to ``total`` (their number)."""
         bin_of = (gradient * self.bins).to(torch.int32).clamp(max=self.bins - 1)
         if counted is not None:
@@ -83,7 +64,7 @@ def _histogram(bin_of: Tensor, bins: int) -> Tensor:
     return counts.scatter_add_(0, bin_of.reshape(-1).long(), one.expand(bin_of.numel()))[:bins]
 
 
-class GHMC(_Harmonised):
+class GHMC(Loss):
     """Binary cross entropy in which all degrees of hardness count alike, however many examples there are of each.
 
     Logits ``[..., C]`` against targets ``[..., C]`` in 0..1, unreduced ``[..., C]``. Hardness is the size of the
@@ -105,22 +86,26 @@ class GHMC(_Harmonised):
     takes = "scores"
 
     def __init__(self, bins: int = 30, momentum: float = 0.75, total: Literal["positives", "elements"] = "positives"):
-        super().__init__(bins, momentum)
-        self.total = total
+        super().__init__()
+        self.balance, self.total = _Balance(bins, momentum), total
 
-    def harmonised(self, prediction: Tensor, target: Tensor, counted: Tensor | None) -> Tensor:
-        """What each element costs where those ``counted`` make the histogram."""
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each element costs where all are counted."""
+        return self.among(prediction, target, None)
+
+    def among(self, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """What each element costs among those of some weight."""
         target = target.to(prediction.dtype)
-        with torch.no_grad():
-            counted = None if counted is None else counted.expand_as(prediction)
-            total = None
-            if self.total == "positives":
-                total = (target if counted is None else target * counted).sum().clamp(min=1)
-            factor = self.factors((prediction.sigmoid() - target).abs(), counted, total)
-        return factor * functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+        counted = None if weight is None else (weight != 0).expand_as(prediction)
+        total = None
+        if self.total == "positives":
+            total = (target if counted is None else target * counted).sum().clamp(min=1)
+        factor = self.balance((prediction.detach().sigmoid() - target).abs(), counted, total)
+        loss: Tensor = factor * functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+        return loss
 
 
-class GHMR(_Harmonised):
+class GHMR(Loss):
     """A smooth L1 of deltas in which all degrees of error count alike: ``[..., D]`` and ``[..., D]`` to ``[...]``.
 
     ``sqrt(d^2 + mu^2) - mu``, whose gradient lies in 0..1 everywhere; its size is the hardness of each number. The
@@ -141,14 +126,18 @@ class GHMR(_Harmonised):
     takes = "deltas"
 
     def __init__(self, mu: float = 0.02, bins: int = 10, momentum: float = 0.7):
-        super().__init__(bins, momentum)
-        self.mu = mu
+        super().__init__()
+        self.balance, self.mu = _Balance(bins, momentum), mu
 
-    def harmonised(self, prediction: Tensor, target: Tensor, counted: Tensor | None) -> Tensor:
-        """What each box costs where those ``counted`` make the histogram."""
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What each box costs where all are counted."""
+        return self.among(prediction, target, None)
+
+    def among(self, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """What each box costs among those of some weight."""
         apart = prediction - target
         root = (apart.square() + self.mu**2).sqrt()
-        with torch.no_grad():
-            counted = None if counted is None else counted.unsqueeze(-1).expand_as(apart)
-            factor = self.factors(apart.abs() / root, counted)
-        return (factor * (root - self.mu)).sum(dim=-1)
+        counted = None if weight is None else (weight != 0).unsqueeze(-1).expand_as(apart)
+        factor = self.balance((apart.abs() / root).detach(), counted)
+        loss: Tensor = (factor * (root - self.mu)).sum(dim=-1)
+        return loss

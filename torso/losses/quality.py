@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from torso.losses.one_hot import one_hot_sum
 from torso.losses.reduction import Loss
 
 
@@ -35,6 +36,20 @@ class QualityFocal(Loss):
         """What each element costs."""
         loss: Tensor = _QualityFocal.apply(prediction, target, self.beta)
         return loss
+
+    def at_labels(self, logits: Tensor, labels: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+        """The weighted sum for targets ``score`` at ``labels`` and 0 elsewhere, see `Loss.at_labels`."""
+        return one_hot_sum(logits, labels, score, weight, self._pointwise, self._absent)
+
+    def _pointwise(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return _quality_focal(x, t, self.beta)
+
+    def _absent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and gradient for t = 0: ``p^beta CE`` and ``p^beta (p + beta (1 - p) CE)``."""
+        p, ce = x.sigmoid(), functional.softplus(x)
+        power = p * p if self.beta == 2 else p**self.beta
+        slope = torch.addcmul(p, 1 - p, ce, value=self.beta).mul_(power)
+        return ce.mul_(power), slope
 
 
 class _QualityFocal(torch.autograd.Function):

@@ -60,6 +60,10 @@ class Loss(nn.Module, ABC):
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What each element costs."""
 
+    def among(self, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The same, for losses in which an element's cost depends on the others: on those whose weight is not 0."""
+        return self.unreduced(prediction, target)
+
     def counted(self, target: Tensor) -> Tensor | None:
         """How many elements a plain mean is over; all where ``None``."""
         return None
@@ -89,4 +93,4 @@ class Loss(nn.Module, ABC):
         """The loss, weighted and reduced; see the contract in `torso.losses`."""
         if reduction == "mean" and avg_factor is None:
             avg_factor = self.counted(target)
-        return reduced(self.unreduced(wide(prediction), target), weight, reduction, avg_factor)
+        return reduced(self.among(wide(prediction), target, weight), weight, reduction, avg_factor)

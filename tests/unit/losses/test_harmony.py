@@ -91,14 +91,14 @@ def test_what_weighs_nothing_is_not_there(loss):
     shaped = weight[:, None] if loss.takes == "scores" else weight
     a, b = type(loss)(), type(loss)()
     torch.testing.assert_close(a(guess, target, shaped)[there], b(guess[there], target[there]))
-    torch.testing.assert_close(a.seen, b.seen)
+    torch.testing.assert_close(a.balance.seen, b.balance.seen)
     nothing = type(loss)()
     x = guess.clone().requires_grad_()
     value = nothing(x, target, shaped * 0, "sum")
     value.backward()
     assert float(value.detach()) == 0
     assert not x.grad.any()
-    assert not nothing.seen.any()
+    assert not nothing.balance.seen.any()
 
 
 @pytest.mark.part("loss/ghm_c", "loss/ghm_r")
@@ -110,27 +110,34 @@ def test_counts_move_slowly_in_training_and_stand_still_otherwise():
         return loss(torch.where(torch.arange(8) < easy, -3.0, 3.0), zero)
 
     see(8)
-    assert loss.seen.tolist() == [8, 0], "a bin begins with its first count"
+    assert loss.balance.seen.tolist() == [8, 0], "a bin begins with its first count"
     see(6)
-    assert loss.seen.tolist() == [0.75 * 8 + 0.25 * 6, 2], "an average of before and now"
+    assert loss.balance.seen.tolist() == [0.75 * 8 + 0.25 * 6, 2], "an average of before and now"
     see(8)
-    assert loss.seen.tolist() == [0.75 * 7.5 + 0.25 * 8, 2], "a bin without examples stays as it is"
+    assert loss.balance.seen.tolist() == [0.75 * 7.5 + 0.25 * 8, 2], "a bin without examples stays as it is"
     loss.eval()
     cost = see(4)
-    assert loss.seen.tolist() == [7.625, 2]
+    assert loss.balance.seen.tolist() == [7.625, 2]
     average = 0.75 * 7.625 + 0.25 * 4, 0.75 * 2 + 0.25 * 4
     for i, seen in ((0, average[0]), (7, average[1])):
         x = -3.0 if i == 0 else 3.0
         assert float(cost[i]) == pytest.approx(8 / seen / 2 * entropy(x, 0), rel=1e-5)
     other = GHMC(bins=2)
     other.load_state_dict(loss.state_dict())
-    assert torch.equal(other.seen, loss.seen)
+    assert torch.equal(other.balance.seen, loss.balance.seen)
 
 
 @pytest.mark.part("loss/ghm_c")
 def test_counts_beyond_the_digits_of_float32():
     many = torch.zeros(1, dtype=torch.int32).expand(1 << 25)
     assert _histogram(many, 2).tolist() == [1 << 25, 0]
+
+
+@pytest.mark.part("loss/ghm_c")
+def test_the_hardest_of_all_are_in_the_last_bin():
+    x, target = torch.tensor([800.0, -3, -3, -3]), torch.zeros(4)
+    cost = GHMC(bins=4, momentum=0, total="elements")(x, target)
+    assert float(cost[0]) == pytest.approx(800 * 4 / 2)
 
 
 @pytest.mark.part("loss/ghm_c", "loss/ghm_r")

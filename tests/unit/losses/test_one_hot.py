@@ -29,11 +29,12 @@ def written_out(loss: Loss, logits: Tensor, labels: Tensor, score: Tensor, weigh
 
 
 SCORES = [name for name, loss in sorted(LOSSES.items()) if getattr(loss, "takes", None) == "scores"]
+SMOOTHED = LOSSES["binary_cross_entropy"](label_smoothing=0.2)
 OPTIONS = [Focal(alpha=a, gamma=g) for a in (-1.0, 0.25, 1.0) for g in (0.0, 0.5, 1.0, 2.0, 3.0)]
 
 
 @pytest.mark.part("loss/focal")
-@pytest.mark.parametrize("loss", [*OPTIONS, *(LOSSES[name]() for name in SCORES)], ids=str)
+@pytest.mark.parametrize("loss", [*OPTIONS, *(LOSSES[name]() for name in SCORES), SMOOTHED], ids=str)
 def test_equals_targets_written_out(loss: Loss) -> None:
     inputs = case()
     found, expected = loss.at_labels(*inputs), written_out(loss, *inputs)
