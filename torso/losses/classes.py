@@ -27,6 +27,7 @@ class LabelSmoothing(Loss):
 
     def __init__(self, smoothing: float = 0.1, ignore_index: int = 255):
         super().__init__()
+        self.ignore_index = ignore_index
         self.smoothed = CrossEntropy(label_smoothing=smoothing, ignore_index=ignore_index)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from torso.criteria import ClassifyCriterion
-from torso.losses import CrossEntropy, Focal, KLDivergence, LabelSmoothing, SoftmaxFocal
+from torso import testing
+from torso.boxes.coders import CODERS
+from torso.criteria import ClassifyCriterion, DenseCriterion
+from torso.losses import L1, CrossEntropy, Focal, KLDivergence, LabelSmoothing, SoftmaxFocal
 from torso.structures import Targets
 
 
@@ -118,3 +120,21 @@ def test_each_can_be_the_loss_of_a_classifier(loss):
     cost.backward()
     assert cost.ndim == 0
     assert logits.grad.all()
+
+
+@pytest.mark.part("loss/label_smoothing", "loss/softmax_focal", "loss/kl_divergence")
+@pytest.mark.parametrize("part", [LabelSmoothing, SoftmaxFocal, KLDivergence])
+def test_each_can_be_the_softmax_of_a_detector(part):
+    output, targets = testing.dense_case(10)
+    logits = torch.randn(2, 80, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    output = output._replace(logits=logits, background=True)
+    criterion = DenseCriterion(testing.MaxIoU(), part(), L1(), CODERS["delta"]())
+    assert criterion.background
+    cost = criterion(output, targets)["class"]
+    cost.backward()
+    assert cost.isfinite()
+    assert logits.grad.isfinite().all()
+    assert logits.grad.any()
+    clash = DenseCriterion(testing.MaxIoU(), part(ignore_index=2), L1(), CODERS["delta"]())
+    with pytest.raises(ValueError, match="class 2 of 4 would not be learned"):
+        clash(output, targets)
