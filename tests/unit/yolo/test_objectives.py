@@ -236,6 +236,6 @@ def test_a_few_steps_on_one_picture_teach_where_and_what(name: str) -> None:
         totals.append(float(sum(losses.values()).detach()))
         assigned = model.criterion.assigner(output, targets)
         wanted = box_targets(assigned, targets, output.priors)
-        overlaps.append(float(iou(output.boxes, wanted)[assigned.positive].mean()))
+        overlaps.append(float(iou(output.boxes.detach(), wanted)[assigned.positive].mean()))
     assert totals[-1] < 0.75 * totals[0]
     assert overlaps[-1] > overlaps[0]
