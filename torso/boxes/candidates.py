@@ -5,11 +5,14 @@ Of equal scores the first in memory wins, everywhere here: ``topk`` leaves that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from torso.boxes.prefix import Array, at_hand, highest
 
 
 def candidates(
@@ -35,6 +38,12 @@ def candidates(
         fewer). Padding has score 0.
     """
     batch, _, classes = scores.shape
+    if at_hand(scores, boxes):
+        size = topk * len(counts) if total is None else min(total, topk * len(counts))
+        levels = np.cumsum([count * classes for count in counts])[:-1]
+        return _rows_of(
+            scores, boxes, size, lambda flat, over: _best_of_levels(flat, over, levels, topk, size), threshold
+        )
     # The best pairs lie at the best priors: with these alone, the large tensor is read only once.
     prior, real = _best_priors(scores.amax(dim=-1), counts, topk)  # [B, L * topk]
     pairs = rows(scores, prior)  # [B, L * topk, C]
@@ -63,12 +72,47 @@ def candidates_of_classes(
         as `candidates`, with K = C * topk.
     """
     batch, priors, classes = scores.shape
+    if at_hand(scores, boxes):
+        size = classes * topk
+        return _rows_of(scores, boxes, size, lambda flat, over: _best_of_classes(flat, over, classes, topk), threshold)
     scores = torch.where(scores > threshold, scores, 0.0).transpose(1, 2).reshape(batch * classes, -1)  # [B * C, P]
     padded = F.pad(scores, (0, topk))  # a small picture may have fewer than topk priors; sizes must not depend on it
     place = best(padded, topk)  # [B * C, topk]
     found = padded.gather(1, place).reshape(batch, -1)
     labels = torch.arange(classes, device=scores.device)[:, None].expand(-1, topk).reshape(1, -1).expand(batch, -1)
     return rows(boxes, place.clamp(max=priors - 1).reshape(batch, -1)), found, labels
+
+
+def _rows_of(
+    scores: Tensor, boxes: Tensor, size: int, choose: Callable[[Array, Array], Array], threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with numbers at hand: few pairs of a trained network exceed the threshold, so only these are looked at.
+
+    ``choose`` takes the scores ``[P * C]`` of a picture and where those above the threshold are, and leaves some.
+    """
+    batch, _, classes = scores.shape
+    pair = torch.zeros(batch, size, dtype=torch.int64)
+    count = torch.zeros(batch, 1, dtype=torch.int64)
+    for i in range(batch):
+        flat = scores[i].detach().reshape(-1).numpy()
+        chosen = choose(flat, np.flatnonzero(flat > threshold))
+        pair[i, : len(chosen)], count[i] = torch.from_numpy(chosen), len(chosen)
+    real = torch.arange(size) < count
+    found = torch.where(real, scores.reshape(batch, -1).gather(1, pair), 0.0)
+    return rows(boxes, pair // classes), found, pair % classes
+
+
+def _best_of_levels(flat: Array, over: Array, levels: Array, topk: int, total: int) -> Array:
+    chosen = [each[highest(flat[each], topk)] for each in np.split(over, np.searchsorted(over, levels))]
+    together = np.concatenate(chosen)
+    return together[highest(flat[together], total)]
+
+
+def _best_of_classes(flat: Array, over: Array, classes: int, topk: int) -> Array:
+    label = over % classes
+    over = over[np.argsort(label, kind="stable")]
+    each_class = np.split(over, np.cumsum(np.bincount(label, minlength=classes))[:-1])
+    return np.concatenate([each[highest(flat[each], topk)] for each in each_class])
 
 
 def _best_priors(peaks: Tensor, counts: Sequence[int], topk: int) -> tuple[Tensor, Tensor]:

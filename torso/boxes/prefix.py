@@ -20,8 +20,10 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 def at_hand(*tensors: Tensor) -> bool:
-    """Whether numbers can be looked at one by one: not while a graph is traced, and not on an accelerator."""
-    return not torch.compiler.is_compiling() and all(each.device.type == "cpu" for each in tensors)
+    """Whether numbers can be looked at one by one: not while a graph is traced, nor on an accelerator."""
+    return not torch.compiler.is_compiling() and all(
+        each.device.type == "cpu" and each.dtype is not torch.bfloat16 for each in tensors
+    )
 
 
 class Ranking:
@@ -57,6 +59,16 @@ class Ranking:
         if start + count > len(self.order):
             self.extend(4 * (start + count))
         return self.order[start : start + count]
+
+
+def highest(values: Array, count: int) -> Array:
+    """Where the ``count`` highest are, of equals the first, in their own order."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    last = np.partition(values, -count)[-count]
+    above = values > last
+    above[np.flatnonzero(values == last)[: count - np.count_nonzero(above)]] = True
+    return np.flatnonzero(above)
 
 
 def touching(boxes: Array, labels: Array | None) -> tuple[Array, Array]:

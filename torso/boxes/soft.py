@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torso.boxes.candidates import rows
 from torso.boxes.ordered import Above, Carry, by_score, check, picked, precise, repeat_while, same_class
 from torso.boxes.overlap import pairwise_iou
-from torso.boxes.prefix import Array, Ranking, at_hand, paired, touching
+from torso.boxes.prefix import Array, Ranking, at_hand, highest, paired, touching
 from torso.structures import Detections
 
 # Candidates whose scores are kept up to date together; the factors between them are a matrix of ACTIVE x ACTIVE.
@@ -156,7 +156,7 @@ def soft_rows(
         ):
             more = ranking.next(0, 4 * len(ranking.order))[len(known) :]
             known, since = np.append(known, plain[more]), np.append(since, np.zeros(len(more), dtype=np.int64))
-        chosen = _highest(known, ACTIVE)
+        chosen = highest(known, ACTIVE)
         rest = known.copy()
         rest[chosen] = 0
         limit, first = (float(rest.max()), int(rest.argmax())) if len(rest) else (0.0, 0)
@@ -171,16 +171,6 @@ def soft_rows(
         if not taken and limit <= floor:
             break
     return ranking.order[kept], np.array(found, dtype=plain.dtype)
-
-
-def _highest(values: Array, count: int) -> Array:
-    """Where the ``count`` highest are, of equals the first, in their own order."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    last = np.partition(values, -count)[-count]
-    above = values > last
-    above[np.flatnonzero(values == last)[: count - np.count_nonzero(above)]] = True
-    return np.flatnonzero(above)
 
 
 def _up_to_date(
