@@ -14,6 +14,15 @@ SMALL: dict[str, list[str]] = {
         "model.prior={name: default_boxes, sizes: [12, 24, 48, 80, 120], ratios: [[2], [2, 3], [2, 3], [2]]}",
     ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
+    "efficientdet": [
+        TINY,
+        "model.neck.channels=16",
+        "model.neck.extra=1",
+        "model.neck.repeats=1",
+        "model.neck.norm={name: batch, momentum: 0.1}",  # few steps
+        "model.head.depth=1",
+        "model.head.norm=batch",
+    ],
     "rpn": [
         TINY,
         "model.neck={name: fpn, channels: 16, extra: 1}",

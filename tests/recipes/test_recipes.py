@@ -27,7 +27,10 @@ def tiny(name: str, digits: Path, digits_folder: Path) -> list[str]:
         changes.append("model.backbone.weights=null")
     if any("center_crop" in str(part) for part in recipe.tree["data"]["resize"]):
         changes.append("data.resize=[{name: resize, mode: short, size: 144}, center_crop]")
-    if name == "ssd":  # weights of a level's own learn where it has an object: here every prior has one
+    if name in (
+        "ssd",
+        "efficientdet",
+    ):  # weights of a level's own learn where it has an object: here every prior has one
         changes.append("model.assigner={name: max_iou, positive: 0, negative: 0}")
     return changes + FITTED.get(name, [])
 
