@@ -91,15 +91,16 @@ def _rows_of(
     ``choose`` takes the scores ``[P * C]`` of a picture and where those above the threshold are, and leaves some.
     """
     batch, _, classes = scores.shape
-    pair = torch.zeros(batch, size, dtype=torch.int64)
-    count = torch.zeros(batch, 1, dtype=torch.int64)
+    found = boxes.new_zeros(batch, size, boxes.shape[-1]), scores.new_zeros(batch, size)
+    labels = torch.zeros(batch, size, dtype=torch.int64)
     for i in range(batch):
-        flat = scores[i].detach().reshape(-1).numpy()
-        chosen = choose(flat, np.flatnonzero(flat > threshold))
-        pair[i, : len(chosen)], count[i] = torch.from_numpy(chosen), len(chosen)
-    real = torch.arange(size) < count
-    found = torch.where(real, scores.reshape(batch, -1).gather(1, pair), 0.0)
-    return rows(boxes, pair // classes), found, pair % classes
+        flat = scores[i].reshape(-1)
+        plain = flat.detach().numpy()
+        pair = torch.from_numpy(choose(plain, np.flatnonzero(plain > threshold)))
+        found[0][i, : len(pair)] = boxes[i, pair // classes]
+        found[1][i, : len(pair)] = flat[pair]
+        labels[i, : len(pair)] = pair % classes
+    return *found, labels
 
 
 def _best_of_levels(flat: Array, over: Array, levels: Array, topk: int, total: int) -> Array:

@@ -35,24 +35,22 @@ class Ranking:
     """
 
     def __init__(self, scores: Tensor, start: int):
-        self.scores = scores.detach().numpy()
+        plain = scores.detach().numpy()
+        self._rows = np.flatnonzero(plain > 0)
+        self._scores = plain[self._rows]
         self.order = np.empty(0, dtype=np.int64)
-        self.left = len(self.scores) > 0
+        self.left = len(self._rows) > 0
         self.extend(start)
 
     def extend(self, count: int) -> None:
         """Sort at least the ``count`` best."""
         if not self.left:
             return
-        scores = self.scores
-        if count < len(scores):
-            last = np.partition(np.where(scores > 0, scores, 0), len(scores) - count)[len(scores) - count]
-            chosen = np.flatnonzero((scores >= last) & (scores > 0))  # all equals of the last one too
-            self.left = bool(last > 0)
-        else:
-            chosen = np.flatnonzero(scores > 0)
-            self.left = False
-        self.order = chosen[np.argsort(-scores[chosen], kind="stable")]
+        self.left = count < len(self._rows)
+        chosen = np.arange(len(self._rows))
+        if self.left:  # all equals of the last one too
+            chosen = np.flatnonzero(self._scores >= np.partition(self._scores, -count)[-count])
+        self.order = self._rows[chosen[np.argsort(-self._scores[chosen], kind="stable")]]
 
     def next(self, start: int, count: int) -> Array:
         """Ranks ``start..start + count`` as rows of the candidates; fewer at the end."""

@@ -188,16 +188,17 @@ def _up_to_date(
     among = order[np.concatenate([kept[start:], chosen])]
     count = len(kept) - start
     better, worse = touching(boxes.numpy()[among], None if labels is None else labels[among])
-    wanted = worse >= count
-    better, worse = better[wanted], worse[wanted] - count
-    value = factor(pairwise_iou(paired(boxes, among[better]), paired(boxes, among[worse + count]))).flatten().numpy()
-    late = (better < count) & (better + start >= since[worse])
-    in_turn = np.flatnonzero(late)[np.argsort(better[late], kind="stable")]  # products are rounded in this order
+    # Pairs between the chosen, and of a kept one with those that do not know of it yet.
+    both = better >= count
+    wanted = both | (better + start >= np.append(np.full(count, len(kept)), since)[worse])
+    better, worse, both = better[wanted], worse[wanted], both[wanted]
+    overlap = pairwise_iou(paired(boxes, among[better]), paired(boxes, among[worse]))
+    better, worse, value = better - count, worse - count, factor(overlap).flatten().numpy()
+    in_turn = np.flatnonzero(~both)[np.argsort(better[~both], kind="stable")]  # products are rounded in this order
     now = known.copy()
     np.multiply.at(now, worse[in_turn], value[in_turn])
     factors = np.ones((len(chosen), len(chosen)), dtype=now.dtype)
-    both = better >= count
-    better, worse, value = better[both] - count, worse[both], value[both]
+    better, worse, value = better[both], worse[both], value[both]
     factors[better, worse] = factors[worse, better] = value
     return now, factors
 
