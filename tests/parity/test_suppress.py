@@ -95,6 +95,23 @@ def test_fusion_of_one_model_is_that_of_ensemble_boxes():
 
 
 @pytest.mark.part("suppress/soft_nms")
+@pytest.mark.parametrize(("method", "number"), [("linear", 1), ("gaussian", 2)])
+@pytest.mark.parametrize("count", [30, 3000])
+def test_soft_nms_of_whole_pixels_is_that_of_opencv(method, number, count):
+    import cv2
+
+    boxes, scores, _ = scene(13, count)
+    boxes = (boxes * 500).round().float()
+    plain = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).int().tolist()
+    lowered, left = cv2.dnn.softNMSBoxes(plain, scores.tolist(), 0.01, 0.3, top_k=200, sigma=0.4, method=number)
+    found = SoftNMS(method, 0.3, 0.4, 0.01, 200, per_class=False)(
+        boxes[None], scores.float()[None], torch.zeros(1, count, dtype=torch.int64)
+    )
+    left = np.ravel(left)
+    assert_same(found, boxes[left].numpy(), np.ravel(lowered), np.zeros(len(left)), 1e-4)
+
+
+@pytest.mark.part("suppress/soft_nms")
 def test_soft_nms_over_all_classes_is_that_of_effdet():
     soft = pytest.importorskip("effdet.soft_nms")
     boxes, scores, _ = scene(7, 150)

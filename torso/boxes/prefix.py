@@ -81,14 +81,15 @@ def touching(boxes: Array, labels: Array | None) -> tuple[Array, Array]:
             shift = labels * (np.float64(right.max(initial=0)) - left.min(initial=0) + 1)
             left, right = left + shift, right + shift
     order, after = np.argsort(left), np.arange(1, len(left) + 1)
+    top, bottom = top[order], bottom[order]
     count = np.maximum(np.searchsorted(left[order], right[order], side="right") - after, 0)
-    one = np.repeat(after - 1, count)
-    other = np.arange(len(one)) + np.repeat(after - np.cumsum(count) + count, count)
-    one, other = order[one], order[other]
-    shared = (top[one] < bottom[other]) & (top[other] < bottom[one])
+    other = np.arange(count.sum()) + np.repeat(after - np.cumsum(count) + count, count)
+    # Most pairs end here: what is repeated comes in order, which is quicker than looking it up.
+    shared = np.flatnonzero((np.repeat(top, count) < bottom[other]) & (top[other] < np.repeat(bottom, count)))
+    one, other = order[np.repeat(after - 1, count)[shared]], order[other[shared]]
     if labels is not None:
-        shared &= labels[one] == labels[other]
-    one, other = one[shared], other[shared]
+        same = labels[one] == labels[other]
+        one, other = one[same], other[same]
     return np.minimum(one, other), np.maximum(one, other)
 
 
