@@ -145,7 +145,7 @@ def soft_rows(
         factor: of a score, from an IoU.
     """
     boxes, plain = boxes.detach(), scores.detach().numpy()
-    ranking = Ranking(scores, 8 * ACTIVE)
+    ranking = Ranking(scores, 2 * ACTIVE)
     known = plain[ranking.order]  # by rank, as all that follows
     since = np.zeros(len(known), dtype=np.int64)  # how many boxes of the answer a known score takes into account
     kept = np.empty(0, dtype=np.int64)
@@ -209,6 +209,7 @@ def _taken(
     """Take the best and lower the others, until that of rank ``first`` with the score ``limit`` might be better."""
     taken: list[int] = []
     values: list[float] = []
+    alone = (factors == 1).all(axis=1).tolist()
     while len(taken) < most and len(now):
         at = int(now.argmax())
         value = float(now[at])
@@ -216,6 +217,7 @@ def _taken(
             break
         taken.append(at)
         values.append(value)
-        now *= factors[at]
+        if not alone[at]:
+            now *= factors[at]
         now[at] = 0
     return taken, values
