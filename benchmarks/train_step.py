@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from detection_loss import BATCH, CLASSES, SIDE, objects
+from criteria_peers import CLASSES, SIDE, objects
 from measure import milliseconds, ratio, rounds, write
 from torch import Tensor
 
@@ -74,7 +74,7 @@ def torchvisions(images: Tensor, targets: list[dict[str, Tensor]]) -> Callable[[
 def main() -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)
-    there, targets = objects(10)
+    there, targets = objects(BATCH, 10, CLASSES)
     tasks = {
         "torchvision fp32": torchvisions(images, there),
         "torso fp32": torsos(images, targets, choose("fp32")),

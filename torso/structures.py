@@ -61,6 +61,14 @@ class Targets(_Movable):
     keypoints: Tensor | None = None  # [B, M, K, 3] float32: x, y in pixels of the network's input, visibility 0, 1, 2
     segments: Tensor | None = None  # [B, H, W] uint8: the class of each pixel, 255 is ignored
 
+    def with_a_row(self) -> Targets:
+        """The same objects with at least one (padding) row, so that gathering needs no special case."""
+        if self.boxes.shape[1]:
+            return self
+        rows = (len(self.boxes), 1)
+        boxes, labels = self.boxes.new_zeros(*rows, 4), self.labels.new_zeros(rows)
+        return Targets(boxes, labels, self.valid.new_zeros(rows), self.ignore.new_zeros(rows))
+
     @classmethod
     def of_classes(cls, classes: Tensor) -> Targets:
         """Targets of a classification batch: ``classes`` is ``[B]`` int64; there are no objects (M = 0)."""

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from torso.assigners.max_iou import MaxIoU
 from torso.boxes.cells import pair
-from torso.criteria.targets import with_a_row
 from torso.data import Index
 from torso.heads.dense import BRANCHES, HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
@@ -123,7 +122,7 @@ def check_sample(sample: nn.Module) -> None:
     """A sampler takes a part of what was assigned, with finite weights that no cost gets a gradient from."""
     for count in (0, 1, 10, 300):
         output, targets = dense_case(count)
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         assigned: Assignment = MaxIoU()(output, targets)
         costs = [torch.rand(2, 80, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(2)]
         chosen = []

@@ -40,7 +40,7 @@ class ATSS(nn.Module):
         """Assignment of P priors to M padded objects."""
         points = centres(output.priors)
         claims = Claims(output, targets)
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(points.dtype)
             overlap = overlaps(boxes, output.priors)  # [B, m, P]
             candidate = nearest(points, boxes, output.counts, self.topk)

@@ -24,17 +24,6 @@ def scores(output: DenseOutput) -> Tensor:
     return found if objectness is None else found * objectness.sigmoid().unsqueeze(-1)
 
 
-def with_a_row(targets: Targets) -> Targets:
-    """The same objects with at least one (padding) row, so that gathering needs no special case."""
-    boxes, labels, valid, ignore = targets.boxes, targets.labels, targets.valid, targets.ignore
-    if boxes.shape[1]:
-        return targets
-    batch = len(boxes)
-    return Targets(
-        boxes.new_zeros(batch, 1, 4), labels.new_zeros(batch, 1), valid.new_zeros(batch, 1), ignore.new_zeros(batch, 1)
-    )
-
-
 def learnable(targets: Targets) -> Tensor:
     """Objects that can be learned, ``[B, M]``: those with an area. No box overlaps the others."""
     return targets.valid & (area(targets.boxes) > 0)

@@ -60,7 +60,7 @@ class Center(nn.Module):
         points, steps = centres(output.priors), output.strides.to(output.priors.dtype)
         claims = Claims(output, targets)
         grey = ignored_priors(output, targets, share=None)
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(points.dtype)
             size = boxes[..., None, 2:] - boxes[..., None, :2]  # [B, m, 1, 2]
             there = targets.valid[:, rows, None] & (size > 0).all(dim=-1)  # [B, m, 1]

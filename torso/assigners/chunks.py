@@ -3,7 +3,7 @@
 All pairs of a crowded picture do not fit into memory: 3,000 objects and 200,000 priors are 600 million. So an assigner
 compares the priors with ``CHUNK`` objects at a time and keeps what it has to know of each prior::
 
-    for rows in slices(targets.boxes.shape[1]):
+    for rows in slices(targets.boxes, priors):
         claims.add(closeness(targets.boxes[:, rows]), rows.start)
 
 No more than 12 tables of ``B x CHUNK x P`` numbers live at a time: with 16 pictures and 20,000 priors half a gigabyte,
@@ -22,15 +22,21 @@ from torso.structures import Assignment, DenseOutput, Targets
 
 # Objects compared with all priors at a time: a table takes B x CHUNK x P numbers, however crowded a picture is.
 CHUNK = 32
+# On a CPU fewer where priors are many: a table of so many numbers stays in the cache.
+NUMBERS = 1 << 18
 
 
-def slices(count: int) -> list[slice]:
-    """Rows ``0 .. count`` in chunks of at most ``CHUNK``.
+def slices(boxes: Tensor, priors: Tensor) -> list[slice]:
+    """The rows of ``boxes [B, M, 4]`` in chunks of at most ``CHUNK``, to compare with ``priors``, ``[..., P, 4]``.
 
     The last one is open: so the compiler keeps a graph a number of chunks, not a graph a number of objects.
     """
-    chunks = -(-count // CHUNK)
-    return [slice(i * CHUNK, (i + 1) * CHUNK if i < chunks - 1 else None) for i in range(chunks)]
+    batch, count = boxes.shape[:2]
+    size = CHUNK
+    if priors.is_cpu and not torch.compiler.is_compiling():
+        size = max(min(CHUNK, NUMBERS // max(batch * priors.shape[-2], 1)), min(CHUNK, 4))
+    chunks = -(-count // size)
+    return [slice(i * size, (i + 1) * size if i < chunks - 1 else None) for i in range(chunks)]
 
 
 class Claims:
@@ -130,7 +136,7 @@ def ignored_priors(output: DenseOutput, targets: Targets, share: float | None = 
     priors = output.priors
     points, size = centres(priors), area(priors)
     found = torch.zeros(len(targets.boxes), len(priors), dtype=torch.bool, device=priors.device)
-    for rows in slices(targets.boxes.shape[1]):
+    for rows in slices(targets.boxes, priors):
         regions = targets.boxes[:, rows].to(priors.dtype)
         covered = inside(points, regions)
         if share is not None:

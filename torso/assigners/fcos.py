@@ -67,7 +67,7 @@ class FCOS(nn.Module):
         points = centres(output.priors)
         bounds = self._bounds(output)
         claims = Claims(output, targets)
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(points.dtype)
             left, top, right, bottom = sides(points, boxes)
             inside = torch.minimum(torch.minimum(left, top), torch.minimum(right, bottom)) > 0

@@ -67,7 +67,7 @@ class Grid(nn.Module):
         owner = self._owner(output, targets, low) if self.match == "overlap" else None
         neither = ignored_priors(output, targets, self.ignore_overlap)
         claims = Claims(output, targets)
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(output.priors.dtype)
             there = _there(boxes, targets.valid[:, rows])
             at = _position(boxes, output)
@@ -88,7 +88,7 @@ class Grid(nn.Module):
     def _owner(self, output: DenseOutput, targets: Targets, low: list[Tensor]) -> Tensor:
         """The row of the first object whose centre lies in each prior's cell, ``[B, P]``."""
         first = Claims(output, targets)
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(output.priors.dtype)
             own = _there(boxes, targets.valid[:, rows])
             for u, a in zip(_position(boxes, output), low, strict=True):

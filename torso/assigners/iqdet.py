@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import claimed, learnable, owned, topk, with_a_row
+from torso.assigners.candidates import claimed, learnable, owned, topk
 from torso.assigners.chunks import centres, ignored_priors, inside, overlaps, slices
 from torso.assigners.mixture import fit
 from torso.structures import Assignment, DenseOutput, Targets
@@ -47,7 +47,7 @@ class IQDet(nn.Module):
     @torch.no_grad()
     def forward(self, output: DenseOutput, targets: Targets) -> Assignment:
         """Assignment of P priors to M padded objects."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         overlap, prior, real = self._candidates(output, targets)  # [B, M, topk]
         share = self._density(output, targets, overlap, prior, real)
         probability = share * overlap.amax(dim=-1, keepdim=True)
@@ -66,7 +66,7 @@ class IQDet(nn.Module):
         """The best predictions from inside of each object, ``[B, M, topk]``: IoU, prior, and which there are."""
         boxes, real, points = targets.boxes.to(output.boxes.dtype), learnable(targets), centres(output.priors)
         values, places = [], []
-        for rows in slices(boxes.shape[1]):
+        for rows in slices(boxes, output.priors):
             overlap = overlaps(boxes[:, rows], output.boxes).clamp(max=1)  # [B, m, P]
             candidate = inside(points, boxes[:, rows]) & real[:, rows, None]
             value, place = topk(overlap.masked_fill(~candidate, -math.inf), self.topk)

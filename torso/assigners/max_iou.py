@@ -75,7 +75,7 @@ def _chunk_by_chunk(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Te
     index, best, covered = _nothing(priors, targets)
     forced = torch.zeros_like(index, dtype=torch.bool)
     there, prior_area = _areas(boxes, targets), area(priors).unsqueeze(-2)
-    for rows in slices(boxes.shape[1]):
+    for rows in slices(boxes, priors):
         shared = intersection(boxes[:, rows], priors)  # [B, m, P]
         ratio = shared / (there[:, rows, None] + prior_area)
         value, place = ratio.max(dim=1)

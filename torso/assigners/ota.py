@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import claimed, learnable, offsets, scores, topk, with_a_row
+from torso.assigners.candidates import claimed, learnable, offsets, scores, topk
 from torso.assigners.chunks import centres, ignored_priors, slices
 from torso.assigners.transport import sinkhorn
 from torso.boxes.overlap import iou
@@ -60,7 +60,7 @@ class OTA(nn.Module):
     @torch.no_grad()
     def forward(self, output: DenseOutput, targets: Targets) -> Assignment:
         """Assignment of P priors to M padded objects."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         plan, rest, prior, real = self.plan(output, targets)
         count = rest.shape[1]
         tiny = torch.finfo(plan.dtype).tiny
@@ -87,7 +87,7 @@ class OTA(nn.Module):
     def _reach(self, output: DenseOutput, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """The priors of each level nearest to the centre of each object ``[B, M, K]``, and which of them there are."""
         points, places = centres(output.priors), []
-        for rows in slices(boxes.shape[1]):
+        for rows in slices(boxes, output.priors):
             x, y = offsets(points, boxes[:, rows])
             away = x.square() + y.square()  # [B, m, P]
             start, found = 0, []

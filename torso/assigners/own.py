@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torso.assigners.chunks import slices
-from torso.boxes.overlap import pairwise_iou
+from torso.assigners.chunks import overlaps, slices
 from torso.structures import Targets
 
 
@@ -17,15 +16,15 @@ def owners(priors: Tensor, targets: Targets) -> Tensor:
     An object that no prior touches has none.
 
     Args:
-        priors: ``[P, 4]``.
+        priors: ``[P, 4]``, or each picture's own ``[B, P, 4]``.
         targets: the valid objects count.
 
     Source: SSD: Single Shot MultiBox Detector, 2015, arXiv:1512.02325, section 2.2 (torchvision's SSDMatcher)
     """
-    owner = torch.full((len(targets.boxes), len(priors)), -1, dtype=torch.int64, device=priors.device)
+    owner = torch.full((len(targets.boxes), priors.shape[-2]), -1, dtype=torch.int64, device=priors.device)
     number = torch.arange(targets.boxes.shape[1], device=priors.device)
-    for rows in slices(targets.boxes.shape[1]):
-        overlap = pairwise_iou(targets.boxes[:, rows].to(priors.dtype), priors[None])  # [B, m, P]
+    for rows in slices(targets.boxes, priors):
+        overlap = overlaps(targets.boxes[:, rows].to(priors.dtype), priors)  # [B, m, P]
         most, prior = overlap.max(dim=2)
         learned = (most > 0) & targets.valid[:, rows]
         owner = owner.scatter_reduce(1, prior, torch.where(learned, number[rows], -1), "amax")

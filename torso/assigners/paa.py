@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import learnable, scores, with_a_row
+from torso.assigners.candidates import learnable, scores
 from torso.assigners.chunks import ignored_priors
 from torso.assigners.max_iou import MaxIoU
 from torso.assigners.mixture import fit
@@ -48,7 +48,7 @@ class PAA(nn.Module):
     @torch.no_grad()
     def forward(self, output: DenseOutput, targets: Targets) -> Assignment:
         """Assignment of P priors to M padded objects."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         nearest: Assignment = self.nearest(output, targets)
         matched, candidate = nearest.matched, nearest.positive & learnable(targets).gather(1, nearest.matched)
         cost = self._cost(output, targets, matched)  # [B, P]

@@ -40,7 +40,7 @@ class Scale(nn.Module):
         low = torch.where(stride == stride.amin(), 0.0, stride * self.scale)
         high = torch.where(stride == stride.amax(), math.inf, stride * (2 * self.scale))
         claims = Claims(output, targets)
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(points.dtype)
             sides: Tensor = boxes[..., 2:] - boxes[..., :2]
             root = sides.clamp(min=0).prod(dim=-1, keepdim=True).sqrt()  # [B, m, 1]

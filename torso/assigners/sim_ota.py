@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import learnable, of_labels, offsets, scores, topk, with_a_row
+from torso.assigners.candidates import learnable, of_labels, offsets, scores, topk
 from torso.assigners.chunks import Claims, centres, ignored_priors, inside, overlaps, slices
 from torso.structures import Assignment, DenseOutput, Targets
 
@@ -42,14 +42,14 @@ class SimOTA(nn.Module):
     @torch.no_grad()
     def forward(self, output: DenseOutput, targets: Targets) -> Assignment:
         """Assignment of P priors to M padded objects."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         boxes, real = targets.boxes.to(output.boxes.dtype), learnable(targets)
         base, of_class = class_costs(scores(output))
         candidate = self._candidates(output, boxes, real)  # [B, P]
         claims, taken = Claims(output, targets), torch.zeros_like(candidate, dtype=torch.int64)
         once = torch.zeros_like(taken)
         rank = torch.arange(self.topk, device=boxes.device)
-        for rows in slices(boxes.shape[1]):
+        for rows in slices(boxes, output.priors):
             _, middle = self._regions(output, boxes[:, rows])
             overlap = overlaps(boxes[:, rows], output.boxes)  # [B, m, P]
             cost = base[:, None] + of_labels(of_class, targets.labels[:, rows])
@@ -70,7 +70,7 @@ class SimOTA(nn.Module):
     def _candidates(self, output: DenseOutput, boxes: Tensor, real: Tensor) -> Tensor:
         """Priors in the box or the centre region of any object, ``[B, P]``."""
         found = torch.zeros(output.logits.shape[:2], dtype=torch.bool, device=boxes.device)
-        for rows in slices(boxes.shape[1]):
+        for rows in slices(boxes, output.priors):
             either, _ = self._regions(output, boxes[:, rows])
             found |= (either & real[:, rows, None]).any(dim=1)
         return found

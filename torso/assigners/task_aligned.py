@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import claimed, learnable, of_labels, owned, scores, topk, with_a_row
+from torso.assigners.candidates import claimed, learnable, of_labels, owned, scores, topk
 from torso.assigners.chunks import centres, ignored_priors, inside, overlaps, slices
 from torso.structures import Assignment, DenseOutput, Targets
 
@@ -39,11 +39,11 @@ class TaskAligned(nn.Module):
     @torch.no_grad()
     def forward(self, output: DenseOutput, targets: Targets) -> Assignment:
         """Assignment of P priors to M padded objects."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         boxes, real = targets.boxes.to(output.boxes.dtype), learnable(targets)
         score, points = scores(output), centres(output.priors)
         aligned, overlapping, places = [], [], []  # each [B, m, topk]
-        for rows in slices(boxes.shape[1]):
+        for rows in slices(boxes, output.priors):
             overlap = overlaps(boxes[:, rows], output.boxes).clamp(max=1)  # [B, m, P]
             alignment = of_labels(score, targets.labels[:, rows]) ** self.alpha * overlap**self.beta
             candidate = inside(points, boxes[:, rows]) & real[:, rows, None]

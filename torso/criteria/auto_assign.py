@@ -11,7 +11,6 @@ from torch.nn.functional import logsigmoid
 from torso.assigners.chunks import centres, ignored_priors, inside, overlaps, slices
 from torso.boxes.coders import Coder
 from torso.criteria.likelihood import absence, box_costs, check_box_loss, class_logits, log_mean, summed
-from torso.criteria.targets import with_a_row
 from torso.structures import DenseOutput, Losses, Targets
 
 # What keeps a share from being 0 / 0, as in the authors' code.
@@ -91,7 +90,7 @@ class AutoAssign(nn.Module):
 
     def forward(self, output: DenseOutput, targets: Targets) -> Losses:
         """All objects of all pictures at once; a batch without objects has only the loss of "nothing"."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         looked = self._look(output, targets)
         places, there = looked.places, looked.there
         objectness = logsigmoid(output.extra["objectness"])  # [B, P]
@@ -137,7 +136,7 @@ class AutoAssign(nn.Module):
         nothing = output.logits.new_ones(batch, classes, count)
         total = output.logits.new_zeros(())
         places, there = [], []
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes = targets.boxes[:, rows].to(output.priors.dtype)
             within = inside(points, boxes) & targets.valid[:, rows, None]  # [B, m, P]
             prior = self._log_prior(points, output.strides, targets, rows)

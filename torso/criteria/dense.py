@@ -11,7 +11,7 @@ from torso.assigners.sample import Sampled
 from torso.boxes.coders import Coder
 from torso.boxes.overlap import iou
 from torso.config import Role
-from torso.criteria.targets import box_targets, centerness, score_targets, with_a_row
+from torso.criteria.targets import box_targets, centerness, score_targets
 from torso.losses.classification import BinaryCrossEntropy
 from torso.losses.reduction import Loss
 from torso.structures import Assignment, DenseOutput, Losses, Targets
@@ -104,7 +104,7 @@ class DenseCriterion(nn.Module):
 
     def forward(self, output: DenseOutput, targets: Targets) -> Losses:
         """All priors of all pictures at once; a batch without objects has a finite class loss and a box loss of 0."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         assigned: Assignment = self.assigner(output, targets)
         boxes = box_targets(assigned, targets, output.priors)  # [B, P, 4]
         overlap = None
@@ -183,8 +183,9 @@ class DenseCriterion(nn.Module):
             classes = output.logits.shape[-1]
             _check_ignored(self.class_loss, classes)
             wanted = torch.where(assigned.positive, labels, classes - 1)
-            cost: Tensor = self.class_loss(output.logits.transpose(1, 2), wanted, weight, reduction)  # of [B, C + 1, P]
-            return cost
+            # A prior a row: the classes of one lie together in memory.
+            cost: Tensor = self.class_loss(output.logits.flatten(0, 1), wanted.flatten(), weight.flatten(), reduction)
+            return cost.view_as(weight) if reduction == "none" else cost
         quality = overlap if self.class_target == "iou" else assigned.quality
         if reduction == "sum" and isinstance(self.class_loss, Loss):
             score = assigned.positive if quality is None else quality * assigned.positive

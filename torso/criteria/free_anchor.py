@@ -9,7 +9,6 @@ from torch.nn.functional import logsigmoid
 from torso.assigners.chunks import ignored_priors, overlaps, slices
 from torso.boxes.coders import Coder
 from torso.criteria.likelihood import absence, box_costs, check_box_loss, class_logits, log_mean, log_of_sure, summed
-from torso.criteria.targets import with_a_row
 from torso.structures import DenseOutput, Losses, Targets
 
 
@@ -62,7 +61,7 @@ class FreeAnchor(nn.Module):
 
     def forward(self, output: DenseOutput, targets: Targets) -> Losses:
         """All bags of all pictures at once; a batch without objects has only the loss of "nothing"."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         places, there, excused = self._bags(output, targets)
         count = targets.valid.sum().clamp(min=1)
 
@@ -85,7 +84,7 @@ class FreeAnchor(nn.Module):
         batch, count, classes = output.logits.shape
         excused = output.logits.new_zeros(batch, classes, count)
         places, there = [], []
-        for rows in slices(targets.boxes.shape[1]):
+        for rows in slices(targets.boxes, output.priors):
             boxes, valid = targets.boxes[:, rows].to(output.priors.dtype), targets.valid[:, rows, None]
             shared, place = overlaps(boxes, output.priors).topk(min(self.topk, count), dim=-1)
             places.append(place)

@@ -11,7 +11,7 @@ from torso.assigners.scale import Scale
 from torso.boxes.coders import Coder
 from torso.boxes.rep_points import RepPoints as RepPointsCoder
 from torso.config import Role
-from torso.criteria.targets import box_targets, score_targets, with_a_row
+from torso.criteria.targets import box_targets, score_targets
 from torso.structures import Assignment, DenseOutput, Losses, Targets
 
 
@@ -74,7 +74,7 @@ class RepPoints(nn.Module):
 
     def forward(self, output: DenseOutput, targets: Targets) -> Losses:
         """All priors of all pictures at once."""
-        targets = with_a_row(targets)
+        targets = targets.with_a_row()
         guess = self.coder.decode(output.extra["points"], output.priors, output.strides)  # [B, P, 4]
         first: Assignment = self.first(output, targets)
         assigned: Assignment = self.assigner(output._replace(priors=guess.detach()), targets)

@@ -8,19 +8,6 @@ from torch import Tensor
 from torso.structures import Assignment, Targets
 
 
-def with_a_row(targets: Targets) -> Targets:
-    """The same targets with at least one (padding) row, so that gathering needs no special case."""
-    if targets.boxes.shape[1]:
-        return targets
-    batch = len(targets.boxes)
-    return Targets(
-        boxes=targets.boxes.new_zeros(batch, 1, 4),
-        labels=targets.labels.new_zeros(batch, 1),
-        valid=targets.valid.new_zeros(batch, 1),
-        ignore=targets.ignore.new_zeros(batch, 1),
-    )
-
-
 def gather(rows: Tensor, index: Tensor) -> Tensor:
     """``rows [B, M, K]`` at ``index [B, P]``: ``[B, P, K]``."""
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))

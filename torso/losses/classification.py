@@ -82,6 +82,22 @@ class BinaryCrossEntropy(Loss):
         loss = functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none", pos_weight=factor)
         return torch.where(there, loss, 0)
 
+    def at_labels(self, logits: Tensor, labels: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+        """The weighted sum for targets ``score`` at ``labels`` and 0 elsewhere, see `Loss.at_labels`."""
+        if self.pos_weight is not None:
+            return super().at_labels(logits, labels, score, weight)
+        return one_hot_sum(logits, labels, score, weight, self._pointwise, self._absent)
+
+    def _pointwise(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        p, softplus = sigmoid_and_softplus(x)
+        smooth = t + self.label_smoothing * (0.5 - t)
+        return softplus - x * smooth, p - smooth
+
+    def _absent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rest = self.label_smoothing / 2
+        p, softplus = sigmoid_and_softplus(x)
+        return (softplus - rest * x, p - rest) if rest else (softplus, p)
+
     def counted(self, target: Tensor) -> Tensor | None:
         """A plain mean leaves out what is ignored."""
         return (target >= 0).sum().clamp(min=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -171,8 +171,11 @@ def test_the_lowest_of_equals_are_the_first():
 
 
 def test_slices_are_all_rows_in_order():
-    for count in (1, 31, 32, 33, 64, 100):
+    for count, batch, priors in product((1, 31, 32, 33, 64, 100), (1, 8), (10, 5_000, 10**6)):
         rows = list(range(count))
-        parts = [rows[each] for each in chunks.slices(count)]
+        cut = chunks.slices(torch.zeros(batch, count, 4), torch.zeros(1, 4).expand(priors, 4))
+        parts = [rows[each] for each in cut]
         assert list(chain.from_iterable(parts)) == rows
-        assert max(len(each) for each in parts) <= chunks.CHUNK
+        longest = max(len(each) for each in parts)
+        assert longest <= chunks.CHUNK
+        assert longest <= 4 or longest * batch * priors <= chunks.NUMBERS

@@ -16,7 +16,6 @@ from torso.assigners import MaxIoU
 from torso.assigners.sample import OHEM, PISA, HardNegative
 from torso.boxes.coders import CODERS, Delta
 from torso.criteria import DenseCriterion
-from torso.criteria.targets import with_a_row
 from torso.losses import LOSSES, BinaryCrossEntropy, CrossEntropy
 from torso.structures import Assignment, DenseOutput, Targets
 
@@ -185,7 +184,7 @@ def test_targets_without_rows_are_targets_without_objects():
     coder, output, targets = said(options, 2, (0, 0), ignored=0)
     assert not targets.boxes.shape[1]
     criterion = built(options, coder)
-    none, padded = criterion(output, targets), criterion(output, with_a_row(targets))
+    none, padded = criterion(output, targets), criterion(output, targets.with_a_row())
     assert {name: float(x.detach()) for name, x in none.items()} == {
         name: float(x.detach()) for name, x in padded.items()
     }

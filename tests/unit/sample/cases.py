@@ -10,7 +10,6 @@ from torch import Tensor
 from tests.unit.parts import slow
 from torso.assigners import MaxIoU
 from torso.boxes.coders import Delta
-from torso.criteria.targets import with_a_row
 from torso.structures import Assignment, DenseOutput, Targets
 
 Case = tuple[Assignment, Tensor, Tensor, DenseOutput, Targets]
@@ -19,7 +18,7 @@ Case = tuple[Assignment, Tensor, Tensor, DenseOutput, Targets]
 def case(seed: int, counts: tuple[int, ...] = (5, 0, 9), background: bool = False, weights: bool = False) -> Case:
     """The arguments of a sampler: 49 priors a picture, costs all different, boxes near their priors."""
     output, targets = slow.grid_case(seed, counts)
-    targets = with_a_row(targets)
+    targets = targets.with_a_row()
     generator = torch.Generator().manual_seed(100 + seed)
     shape = output.logits.shape[:2]
     costs = torch.rand(2, *shape, generator=generator, dtype=torch.float64) * 3
