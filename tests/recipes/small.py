@@ -35,7 +35,11 @@ SMALL: dict[str, list[str]] = {
     "retinanet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "atss": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "autoassign": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
-    "densebox": [TINY, "model.head.channels=32"],
+    "densebox": [
+        "model.backbone={name: tiny, widths: [16, 32, 48, 64], levels: [2, 3, 4]}",  # its map must see a whole digit
+        "model.head.channels=64",
+        "model.head.dropout=0.1",
+    ],
     "freeanchor": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "gfl": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "iqdet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
@@ -47,7 +51,7 @@ SMALL: dict[str, list[str]] = {
     ],
     "ota": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "paa": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
-    "reppoints": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
+    "reppoints": [TINY, "model.neck={name: fpn, channels: 24, extra: 1}", "model.head.depth=2"],
     "retinanet_lite": [TINY, "model.neck.channels=16", "model.head.depth=1"],
     "yolov1": [
         "model.backbone={name: tiny, widths: [8, 16, 32], levels: [3]}",
