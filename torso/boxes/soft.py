@@ -154,7 +154,8 @@ def soft_rows(
         while ranking.left and not (
             len(known) > ACTIVE and np.partition(known, -ACTIVE)[-ACTIVE] >= plain[ranking.order[-1]]
         ):
-            more = ranking.next(0, 4 * len(ranking.order))[len(known) :]
+            ranking.extend(4 * len(ranking.order))
+            more = ranking.order[len(known) :]
             known, since = np.append(known, plain[more]), np.append(since, np.zeros(len(more), dtype=np.int64))
         chosen = highest(known, ACTIVE)
         rest = known.copy()

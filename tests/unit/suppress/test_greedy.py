@@ -147,6 +147,25 @@ def test_pictures_of_a_batch_leave_each_other_alone():
         assert rows(whole, picture) == rows(alone)
 
 
+@pytest.mark.part("suppress/batched_nms")
+def test_classes_whose_numbers_round_together_are_still_two():
+    # A class far out, with boxes far out: shifted to a place of its own in the sweep, a box may touch another class.
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [-1e30, 0, 1e30, 10], [0, 0, 10, 10]]])
+    scene = boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[3, 5, 4]])
+    assert len(rows(BatchedNMS(0.5, 5)(*scene))) == 3
+
+
+@pytest.mark.part("suppress/nms")
+@pytest.mark.parametrize("kind", PARTS)
+def test_equals_at_the_end_of_what_is_sorted_are_not_lost(kind):
+    boxes = torch.arange(2000.0)[:, None] * 20 + torch.tensor([0.0, 0, 10, 10])
+    scores = torch.full((1, 2000), 0.5)
+    scores[0, ::7] = 0.9
+    scene = boxes[None], scores, torch.zeros(1, 2000, dtype=torch.int64)
+    for one, other in zip(kind(0.5, 1500)(*scene), without_numbers(kind(0.5, 1500), scene), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.part("suppress/nms")
 def test_overlap_is_compared_as_the_number_that_was_typed():
     # IoU 3/10: in float32 that is above 0.3, and float32 rounds 0.3 up to just this number.
