@@ -149,10 +149,10 @@ def test_pictures_of_a_batch_leave_each_other_alone():
 
 @pytest.mark.part("suppress/batched_nms")
 def test_classes_whose_numbers_round_together_are_still_two():
-    # A class far out, with boxes far out: shifted to a place of its own in the sweep, a box may touch another class.
-    boxes = torch.tensor([[[0.0, 0, 10, 10], [-1e30, 0, 1e30, 10], [0, 0, 10, 10]]])
-    scene = boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[3, 5, 4]])
-    assert len(rows(BatchedNMS(0.5, 5)(*scene))) == 3
+    # Boxes so wide that the sweep, which shifts classes apart, rounds the gap between two of them away.
+    boxes = torch.tensor([[[-1e30, 0, 1e30, 10], [-1e30, 0, 1e30, 10]]])
+    scene = boxes, torch.tensor([[0.9, 0.8]]), torch.tensor([[3, 4]])
+    assert len(rows(BatchedNMS(0.5, 5)(*scene))) == 2
 
 
 @pytest.mark.part("suppress/nms")

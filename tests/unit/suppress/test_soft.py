@@ -81,6 +81,18 @@ def test_soft_looks_at_as_many_as_it_must(count):
 
 
 @pytest.mark.part("suppress/soft_nms")
+@pytest.mark.parametrize("active", [1, 2, 384])
+def test_of_equal_lowered_scores_the_one_that_was_better_at_first_comes_first(active, monkeypatch):
+    # The third touches the first, the fourth the second: both fall from 0.8 to 0.4, one later than the other.
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [50, 0, 60, 10], [0, 0, 10, 5], [50, 0, 60, 5]]])
+    scene = boxes, torch.tensor([[1.0, 0.9, 0.8, 0.8]]), torch.zeros(1, 4, dtype=torch.int64)
+    monkeypatch.setattr(soft, "ACTIVE", active)
+    found = rows(SoftNMS("linear", max_detections=4)(*scene))
+    assert [row[:4] for row in found] == [tuple(box) for box in boxes[0].tolist()]
+    assert found[2][4] == found[3][4]
+
+
+@pytest.mark.part("suppress/soft_nms")
 def test_soft_lowers_what_is_overlapped_and_nothing_else():
     boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60], [0, 0, 10, 10]]])
     scene = boxes, torch.tensor([[0.9, 0.8, 0.3, 0.7]]), torch.tensor([[0, 0, 0, 1]])
