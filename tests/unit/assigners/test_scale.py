@@ -81,6 +81,17 @@ def test_equals_the_level_and_the_cell_of_the_paper(scale):
     assert shared, "of equal objects in one cell the first is learned"
 
 
+def test_of_objects_in_one_cell_the_one_nearest_to_its_middle_is_learned():
+    output, _ = case(0)
+    middle = torch.tensor([[1.0, 1.0], [3.5, 4.5], [6.0, 2.0]], dtype=torch.float64)  # of cell 0, which is 4, 4
+    there = torch.ones(2, 3, dtype=torch.bool)
+    boxes = torch.cat([middle - 5, middle + 5], dim=1).expand(2, -1, -1)
+    assigned = Scale()(output, Targets(boxes, there.long(), there, ~there))
+    assert assigned.positive[:, 0].all()
+    assert assigned.positive.sum() == 2
+    assert assigned.matched[:, 0].tolist() == [1, 1]
+
+
 def test_priors_in_an_ignored_region_learn_nothing():
     output, targets = case(0)
     assigned = Scale()(output, targets)

@@ -77,6 +77,25 @@ def test_second_points_teach_the_first_only_where_to_look_and_that_a_little():
 
 
 @pytest.mark.part("head/rep_points")
+def test_classes_come_of_one_tower_and_all_points_of_the_other():
+    torch.manual_seed(0)
+    head = HEADS["rep_points"]([8], 2, [1], 20, ["points"], depth=1)
+    for parameter in head.parameters():
+        parameter.data += torch.randn_like(parameter) * 0.3
+    output = head([torch.randn(2, 8, 4, 4)])
+    towers = head.class_tower[0][0].weight, head.box_tower[0][0].weight
+    learned = {
+        name: [
+            x is not None and bool(x.any())
+            for x in torch.autograd.grad(y.sum(), towers, retain_graph=True, allow_unused=True)
+        ]
+        for name, y in (("class", output.logits), ("first", output.extra["points"]), ("second", output.deltas))
+    }
+    # The box tower also says where the class tower's features are read.
+    assert learned == {"class": [True, True], "first": [False, True], "second": [False, True]}
+
+
+@pytest.mark.part("head/rep_points")
 def test_the_factors_of_a_moment_are_the_same_everywhere_and_learn_slowly():
     head = tiny_head(20)
     output = head([torch.randn(2, 2, 3, 3, dtype=torch.float64)])
