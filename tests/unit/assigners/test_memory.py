@@ -17,6 +17,7 @@ from torso.assigners.atss import ATSS
 from torso.assigners.center import Center
 from torso.assigners.fcos import FCOS
 from torso.assigners.grid import Grid
+from torso.assigners.scale import Scale
 from torso.structures import Targets
 from torso.testing import check_assigner, dense_case
 
@@ -36,6 +37,7 @@ ASSIGNERS = [
     pytest.param(Grid, {"fits_above": 0.2}, marks=part("assigner/grid"), id="grid by shape"),
     pytest.param(Grid, {"match": "ratio"}, marks=part("assigner/grid"), id="grid by ratio"),
     pytest.param(Grid, {"match": "ratio", "neighbours": 1}, marks=part("assigner/grid"), id="one neighbour"),
+    pytest.param(Scale, {}, marks=part("assigner/scale"), id="scale"),
 ]
 every_assigner = pytest.mark.parametrize(("make", "options"), ASSIGNERS)
 # Tables of B x CHUNK x P numbers that live at one time, at most; a table of all objects would be 94 of them.
