@@ -11,9 +11,7 @@ import torch
 from torso.models import Detector
 from torso.recipes.recipe import Recipe
 
-FROZEN_BODY = (
-    9_408 + 128 + 215_808
-)  # of ResNet-50: first convolution and norm, first stage; mmdetection counts the rest
+FROZEN_BODY = 9_408 + 128 + 215_808  # of ResNet-50: first convolution and norm, first stage: usually not counted
 
 
 @cache
@@ -72,7 +70,7 @@ def test_atss_is_fcos_network_with_its_assigner_and_centerness():
     model = full("atss")
     objective = model.criterion
     assert count(model.head) == 2 * tower(4) + last(80) + last(4) + last(1) + 5
-    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 32.07  # mmdetection's count of its own
+    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 32.07  # millions that learn, norms too
     assert (named(objective.assigner), objective.assigner.topk) == ("ATSS", 9)
     assert (named(objective.class_loss), named(objective.box_loss)) == ("Focal", "GIoU")
     assert (objective.box_weight, objective.quality_weight) == (2.0, 1.0)
@@ -94,7 +92,7 @@ def test_gfl_says_17_numbers_a_side_and_nothing_beside():
     objective = model.criterion
     assert model.coder.size == 4 * 17
     assert count(model.head) == 2 * tower(4) + last(80) + last(68) + 5
-    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 32.22  # mmdetection's count of its own
+    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 32.22  # millions that learn, norms too
     assert objective.branches == []
     assert named(objective.assigner) == "ATSS"
     assert (named(objective.class_loss), objective.class_loss.beta) == ("QualityFocal", 2.0)
@@ -132,7 +130,7 @@ def test_freeanchor_is_retinanet_with_bags_of_50():
     objective = model.criterion
     assert model.head.num_priors == [9] * 5
     assert count(model.head) == 8 * (9 * 256**2 + 256) + last(9 * 80) + last(9 * 4)
-    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 37.74  # RetinaNet's
+    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 37.74  # millions that learn, norms too
     assert (named(objective), objective.topk, objective.overlap) == ("FreeAnchor", 50, 0.6)
     assert (objective.alpha, objective.gamma, objective.box_weight) == (0.5, 2.0, 0.75)
     assert (named(objective.box_loss), objective.box_loss.beta) == ("SmoothL1", 0.11)
@@ -156,7 +154,7 @@ def test_reppoints_has_nine_points_and_two_stages():
     objective = model.criterion
     stages = 2 * 9 * 256**2 + last(256) + last(18, 1) + last(80, 1) + last(18, 1)
     assert count(model.head) == 2 * tower(3, bias=False) + stages + 2
-    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 36.62  # mmdetection's count of its own
+    assert round((count(model) - FROZEN_BODY) / 1e6, 2) == 36.62  # millions that learn, norms too
     assert (model.coder.points, model.coder.transform) == (9, "moment")
     assert (named(objective.first), objective.first.scale) == ("Scale", 4)
     assert (named(objective.assigner), objective.assigner.positive, objective.assigner.negative) == ("MaxIoU", 0.5, 0.4)
