@@ -31,7 +31,23 @@ def learnable(targets: Targets) -> Tensor:
 
 def of_labels(values: Tensor, labels: Tensor) -> Tensor:
     """What ``values [B, P, C]`` are for the classes ``labels [B, m]`` of objects: ``[B, m, P]``."""
-    return values.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, values.shape[1]))
+    batch, priors, classes = values.shape
+    rows = labels + classes * torch.arange(batch, device=labels.device)[:, None]
+    return values.transpose(1, 2).reshape(-1, priors).index_select(0, rows.flatten()).view(batch, -1, priors)
+
+
+def power(base: Tensor, exponent: float) -> Tensor:
+    """``base ** exponent`` of numbers that are not negative; of whole exponents by products, which is far quicker."""
+    if exponent != int(exponent) or not 1 <= exponent <= 8:
+        return base.sqrt() if exponent == 0.5 else base**exponent
+    found, square, left = None, base, int(exponent)
+    while True:
+        if left % 2:
+            found = square if found is None else found * square
+        left //= 2
+        if not left:
+            return base if found is None else found
+        square = square * square
 
 
 def offsets(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

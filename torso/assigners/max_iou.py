@@ -50,14 +50,14 @@ class MaxIoU(nn.Module):
             nothing = torch.zeros(len(boxes), priors.shape[-2], dtype=torch.bool, device=priors.device)
             return Assignment(nothing.long(), nothing, ~nothing)
         eager = priors.is_cpu and not torch.compiler.is_compiling()
-        index, forced, covered = (_object_by_object if eager else _chunk_by_chunk)(priors, boxes, targets)
+        index, forced, covered, nearest = (_object_by_object if eager else _chunk_by_chunk)(priors, boxes, targets)
         # The walk compares shared / (sum of areas), which rises with IoU; the thresholds mean IoU itself.
         there = targets.valid.any(dim=1, keepdim=True)
         overlap = iou(gather(boxes, index), priors).masked_fill(~there, -1)  # [B, P]
         ignored = (covered >= self.ignore_overlap * area(priors)) & (covered > 0)
         positive = overlap >= self.positive
         if self.own:
-            owner = owners(priors, targets)  # [B, P]
+            owner = owners(nearest, priors.shape[-2])  # [B, P]
             index, positive = torch.where(owner >= 0, owner, index), positive | (owner >= 0)
         elif self.low_quality:
             positive = positive | forced
@@ -65,29 +65,32 @@ class MaxIoU(nn.Module):
         return Assignment(torch.where(positive, index, 0), positive, negative)
 
 
-def _chunk_by_chunk(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+def _chunk_by_chunk(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Chunks of objects against all priors: few, large steps, for a GPU or a compiler, which makes one pass of each.
 
     Returns:
         ``index [B, P]``, the object each prior overlaps most (the first valid one of equals); ``forced [B, P]``, priors
-        that no other overlaps an object more than; ``covered [B, P]``, the most of it that an ignored region covers.
+        that no other overlaps an object more than; ``covered [B, P]``, the most of it that an ignored region covers;
+        ``nearest [B, M]``, the prior that overlaps each object most (the first of equals), -1 where none does.
     """
     index, best, covered = _nothing(priors, targets)
     forced = torch.zeros_like(index, dtype=torch.bool)
     there, prior_area = _areas(boxes, targets), area(priors).unsqueeze(-2)
+    nearest = []
     for rows in slices(boxes, priors):
         shared = intersection(boxes[:, rows], priors)  # [B, m, P]
         ratio = shared / (there[:, rows, None] + prior_area)
         value, place = ratio.max(dim=1)
         index = torch.where(value > best, place + rows.start, index)
         best = torch.maximum(best, value)
-        top = ratio.amax(dim=2, keepdim=True)
+        top, prior = ratio.max(dim=2, keepdim=True)
+        nearest.append(torch.where(top > 0, prior, -1).squeeze(2))
         forced = forced | ((ratio == top) & (top > 0)).any(dim=1)
         covered = torch.maximum(covered, (shared * targets.ignore[:, rows, None]).amax(dim=1))
-    return index, forced, covered
+    return index, forced, covered, torch.cat(nearest, dim=1)
 
 
-def _object_by_object(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+def _object_by_object(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same, one object of each picture at a time: on a CPU a row of priors stays in the cache.
 
     There a comparison takes five times as long as a sum, and a maximum with its place a hundred times as long as one
@@ -101,18 +104,20 @@ def _object_by_object(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[
     left, top, right, bottom = (x.contiguous() for x in priors.unbind(dim=-1))
     rows = torch.arange(boxes.shape[1], dtype=best.dtype)
     shared, height, other = (torch.empty_like(best) for _ in range(3))
+    nearest = []
     for i, box in enumerate(boxes.transpose(0, 1).unsqueeze(-1).unbind(dim=0)):  # [B, 4, 1]
         torch.minimum(right, box[:, 2], out=shared).sub_(torch.maximum(left, box[:, 0], out=other)).relu_()
         torch.minimum(bottom, box[:, 3], out=height).sub_(torch.maximum(top, box[:, 1], out=other))
         shared.mul_(height)  # below 0 where they are apart, which counts as nothing
         ratio = torch.div(shared, torch.add(prior_area, there[:, i, None], out=other), out=other)
-        peak = ratio.amax(dim=1, keepdim=True)
+        peak, prior = ratio.max(dim=1, keepdim=True)
+        nearest.append(torch.where(peak > 0, prior, -1))
         peak = torch.where(peak > 0, peak, 2)  # an object that overlaps nothing forces nothing
         torch.lerp(place, rows[i], torch.sub(ratio, best, out=height).relu_().sign_(), out=place)
         torch.maximum(best, ratio, out=best)
         torch.maximum(missed, torch.sub(ratio, peak, out=height), out=missed)  # 0 where a prior is an object's best
         torch.maximum(covered, shared.mul_(ignore[:, i, None]), out=covered)
-    return place.long(), missed == 0, covered
+    return place.long(), missed == 0, covered, torch.cat(nearest, dim=1)
 
 
 def _nothing(priors: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,27 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torso.assigners.chunks import overlaps, slices
-from torso.structures import Targets
 
-
-def owners(priors: Tensor, targets: Targets) -> Tensor:
+def owners(nearest: Tensor, count: int) -> Tensor:
     """The object ``[B, P]`` that overlaps no prior more than this one, and -1 where there is none.
 
-    Of priors that overlap an object equally the first is its own, of objects with the same prior the last one has it.
-    An object that no prior touches has none.
+    Of objects with the same prior the last one has it.
 
     Args:
-        priors: ``[P, 4]``, or each picture's own ``[B, P, 4]``.
-        targets: the valid objects count.
+        nearest: the prior that overlaps each object most, ``[B, M]``; -1 where none does.
+        count: priors P.
 
     Source: SSD: Single Shot MultiBox Detector, 2015, arXiv:1512.02325, section 2.2 (torchvision's SSDMatcher)
     """
-    owner = torch.full((len(targets.boxes), priors.shape[-2]), -1, dtype=torch.int64, device=priors.device)
-    number = torch.arange(targets.boxes.shape[1], device=priors.device)
-    for rows in slices(targets.boxes, priors):
-        overlap = overlaps(targets.boxes[:, rows].to(priors.dtype), priors)  # [B, m, P]
-        most, prior = overlap.max(dim=2)
-        learned = (most > 0) & targets.valid[:, rows]
-        owner = owner.scatter_reduce(1, prior, torch.where(learned, number[rows], -1), "amax")
-    return owner
+    number = torch.arange(nearest.shape[1], device=nearest.device)
+    owner = nearest.new_full((len(nearest), count), -1)
+    return owner.scatter_reduce(1, nearest.clamp(min=0), torch.where(nearest >= 0, number, -1), "amax")

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torso.assigners.candidates import claimed, learnable, of_labels, owned, scores, topk
+from torso.assigners.candidates import claimed, learnable, of_labels, owned, power, scores, topk
 from torso.assigners.chunks import centres, ignored_priors, inside, overlaps, slices
 from torso.structures import Assignment, DenseOutput, Targets
 
@@ -41,11 +41,13 @@ class TaskAligned(nn.Module):
         """Assignment of P priors to M padded objects."""
         targets = targets.with_a_row()
         boxes, real = targets.boxes.to(output.boxes.dtype), learnable(targets)
-        score, points = scores(output), centres(output.priors)
+        # Classes before priors in memory: an object needs those of one class.
+        score = power(scores(output), self.alpha).transpose(1, 2).contiguous().transpose(1, 2)
+        points = centres(output.priors)
         aligned, overlapping, places = [], [], []  # each [B, m, topk]
         for rows in slices(boxes, output.priors):
             overlap = overlaps(boxes[:, rows], output.boxes).clamp(max=1)  # [B, m, P]
-            alignment = of_labels(score, targets.labels[:, rows]) ** self.alpha * overlap**self.beta
+            alignment = of_labels(score, targets.labels[:, rows]) * power(overlap, self.beta)
             candidate = inside(points, boxes[:, rows]) & real[:, rows, None]
             value, place = topk(alignment.masked_fill(~candidate, -math.inf), self.topk)
             aligned.append(value)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from torso.losses.one_hot import one_hot_sum, sigmoid_and_softplus
 from torso.losses.reduction import Loss
+from torso.losses.softmax_rows import cross_entropy_of_rows
 
 PIECE = 1 << 15  # elements a thread: the temporaries of a piece, each 128 KiB of float32, stay in a core's cache
 
@@ -43,6 +44,12 @@ class CrossEntropy(Loss):
         return functional.cross_entropy(
             prediction, target, reduction="none", ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
         )
+
+    def at_classes(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """The unreduced loss of many rows, ``[N, C]`` and int64 ``[N]`` to ``[N]``, without a second derivative."""
+        if self.label_smoothing or not logits.is_cpu or torch.compiler.is_compiling():
+            return self.unreduced(logits, classes)
+        return cross_entropy_of_rows(logits, classes, self.ignore_index)
 
     def counted(self, target: Tensor) -> Tensor | None:
         """A plain mean leaves out what is ignored."""

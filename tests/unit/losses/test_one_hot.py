@@ -84,3 +84,20 @@ def test_extreme_logits_stay_finite_and_right() -> None:
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.isfinite().all()
     assert float(gradient[0, 0, 3]) == pytest.approx(1)
+
+
+@pytest.mark.part("loss/cross_entropy")
+@pytest.mark.parametrize("spread", [1.0, 300.0])
+def test_rows_of_softmax_equal_torch(spread: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = (torch.randn(50, 7, generator=generator, dtype=torch.float64) * spread).requires_grad_()
+    classes = torch.randint(0, 7, (50,), generator=generator)
+    classes[::5] = 255
+    weight = torch.rand(50, generator=generator, dtype=torch.float64)
+    found = LOSSES["cross_entropy"]().at_classes(logits, classes)
+    expected = torch.nn.functional.cross_entropy(logits, classes, reduction="none", ignore_index=255)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    for _ in range(2):  # the second time the softmax is made anew
+        ours = torch.autograd.grad((found * weight).sum(), logits, retain_graph=True)[0].clone()
+        theirs = torch.autograd.grad((expected * weight).sum(), logits, retain_graph=True)[0]
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
