@@ -25,7 +25,7 @@ from torso.necks import FPN
 from torso.structures import Batch, Targets
 from torso.train.precision import Precision, choose
 
-ROUNDS = 5
+ROUNDS, BATCH = 5, 2
 
 
 def retinanet() -> Detector:
