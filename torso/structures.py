@@ -149,4 +149,4 @@ class Pyramid(Protocol):
     """What backbones and necks tell about the features they return."""
 
     channels: list[int]
-    strides: list[int]
+    strides: list[int]  # of stretched levels (MatrixNet) pairs, (height, width)

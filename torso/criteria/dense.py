@@ -88,6 +88,7 @@ class DenseCriterion(nn.Module):
             raise ValueError(f"a dense detector needs a class loss of scores such as focal, got {class_loss}")
         if getattr(box_loss, "takes", None) not in TAKES:
             raise ValueError(f"a dense detector needs a box loss of deltas or boxes such as l1 or giou, got {box_loss}")
+        _check_coder(coder, box_loss, distribution_loss)
         self.assigner, self.class_loss, self.box_loss, self.coder = assigner, class_loss, box_loss, coder
         self.class_weight, self.box_weight, self.average, self.sample = class_weight, box_weight, average, sample
         self.class_target, self.box_by = class_target, box_by
@@ -261,6 +262,14 @@ class DenseCriterion(nn.Module):
         if self.average == "quality" and assigned.quality is not None:
             count = (assigned.quality.to(dtype) * assigned.positive).sum(dim=1, keepdim=True)
         return 1 / count.sum().clamp(min=1).expand_as(count)
+
+
+def _check_coder(coder: Coder, box_loss: nn.Module, distribution_loss: nn.Module | None) -> None:
+    bins = getattr(coder, "bins", None)
+    if bins is None and distribution_loss is not None:
+        raise ValueError(f"a distribution_loss needs a coder that has one, such as distribution, not {coder}")
+    if bins is not None and box_loss.takes != "boxes":
+        raise ValueError(f"a coder of distributions needs a box loss of boxes such as giou, got {box_loss}")
 
 
 def _check_ignored(loss: nn.Module, classes: int) -> None:

@@ -13,7 +13,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from tests.unit.parts import slow
 from torso.assigners import MaxIoU
 from torso.backbones import Tiny
-from torso.boxes.coders import Delta
+from torso.boxes.coders import CODERS, Delta
 from torso.boxes.priors import Anchors
 from torso.boxes.suppress import BatchedNMS
 from torso.criteria import ClassifyCriterion, DenseCriterion
@@ -231,6 +231,14 @@ def test_a_model_in_bfloat16_has_losses_in_float32():
             assert float(loss.detach()) == pytest.approx(expected[name], rel=0.05)
         sum(losses.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_coders_that_do_not_fit():
+    spread = LOSSES["distribution_focal"]()
+    with pytest.raises(ValueError, match="a coder of distributions needs a box loss of boxes such as giou"):
+        DenseCriterion(MaxIoU(), Focal(), L1(), CODERS["distribution"](), distribution_loss=spread)
+    with pytest.raises(ValueError, match="a distribution_loss needs a coder that has one"):
+        DenseCriterion(MaxIoU(), Focal(), L1(), Delta(), distribution_loss=spread)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,32 @@
+"""The handbook's table of detectors says what their recipes say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from torso.config import Spec
+from torso.recipes.recipe import Recipe, shipped
+
+PAGE = Path(__file__).parents[2] / "docs" / "handbook" / "detectors.md"
+COLUMNS = ("head", "prior", "coder", "assigner", "class_loss", "box_loss", "suppress")
+
+
+def row(name: str) -> str | None:
+    """A recipe of a detector as a row of the table."""
+    model = Recipe.load(name, without_data=True).model
+    if model.name != "detector":
+        return None
+    parts: dict[str, Spec] = {key: model.args[key] for key in (*COLUMNS, "criterion")}
+    words = {key: f"`{parts[key].name}`" for key in COLUMNS}
+    if parts["criterion"].name != "dense":  # it matches by itself
+        words["assigner"] = f"by `{parts['criterion'].name}`"
+    return f"| `{name}` | " + " | ".join(words[key] for key in COLUMNS) + " |"
+
+
+@pytest.mark.part("recipe/retinanet")
+def test_the_table_says_what_the_recipes_say() -> None:
+    told = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    meant = [found for name in sorted(shipped()) if (found := row(name))]
+    assert told[: len(meant)] == meant, "\n".join(meant)
