@@ -84,6 +84,14 @@ def test_a_part_that_the_criterion_has_no_use_for_is_refused() -> None:
         built("retinanet", "model.assigner=atss", "model.criterion=free_anchor")
 
 
+@pytest.mark.part("suppress/variance_voting", "loss/kl_box")
+def test_a_suppressor_that_wants_what_no_head_says_is_refused() -> None:
+    with pytest.raises(ModelError, match="VarianceVoting wants the variance of every box"):
+        built("retinanet", "model.suppress=variance_voting")
+    model = built("retinanet", "model.suppress=variance_voting", "model.box_loss=kl_box").eval()
+    assert model.predict(batch_of(3).images).boxes.isfinite().all()
+
+
 @pytest.mark.parametrize("suppress", ["nms", "batched_nms", "soft_nms", "diou_nms", "cluster_nms", "matrix_nms"])
 @pytest.mark.parametrize("recipe", HEADS)
 def test_any_suppressor_answers_for_any_head(recipe: str, suppress: str) -> None:

@@ -61,6 +61,13 @@ class Detector(nn.Module):
         super().__init__()
         if not hasattr(head, "num_priors"):
             raise ValueError(f"a detector needs a dense head such as retina, got {type(head).__name__}")
+        asked = getattr(criterion, "branches", ())
+        silent = [name for name in getattr(suppress, "extra", ()) if name not in ("level", *asked)]
+        if silent:
+            raise ValueError(
+                f"{type(suppress).__name__} wants the {silent[0]} of every box, but the criterion asks the head for "
+                f"{list(asked) or 'nothing beside'}: take another suppressor, or a loss that learns it (kl_box)"
+            )
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
         self.score_powers, self.topk_of = score_powers, topk_of
         self.background: bool = getattr(criterion, "background", False)
