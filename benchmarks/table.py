@@ -19,24 +19,36 @@ def joined(values: list[Any]) -> str:
     return " / ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
 
 
+def spread(cells: dict[str, Any], name: str) -> list[float]:
+    """The least, the median and the greatest ratio over numbers of pictures and boxes."""
+    ratios = [cell["ratios"][name] for cell in cells.values() if name in cell["ratios"]]
+    return [min(ratios), median(ratios), max(ratios)]
+
+
 def measured() -> list[str]:
     """The last cells of the table's rows, in their order."""
-    startup, loss, nms = result("startup"), result("detection_loss"), result("nms")
+    startup, criteria, nms = result("startup"), result("criteria")["systems"], result("nms")
+    answers, learned = result("postprocess")["models"], result("overfit")
     step, loader = result("train_step")["ratios"], result("loader")
     coco = result("read_coco")["cases"]
     data = result("data")["ratios"]
     parts = list(result("parts")["parts"].values())
     times = [row["time"] for row in parts]
-    boxes, growth = loss["boxes"].values(), loss["growth_from_10_to_300_boxes"]
+    scores = [row["AP50"] for row in learned["recipes"].values()]
+    swapped = [score for row in learned["assigners"].values() for score in row.values()]
     return [
         joined([startup["ratio_to_import_torch"]["import torso and torch"]]),
         joined([startup["ratio_to_import_torch"]["torso --help"]]),
-        joined([each["ratio eager"] for each in boxes]),
-        joined([each["ratio compiled"] for each in boxes]),
-        joined([each["torso"]["host syncs"] for each in boxes]),
-        joined([growth["torso eager"], growth["torso compiled"]]),
+        *(joined(spread(each["cells"], "torso eager")) for each in criteria.values()),
+        joined([median(spread(each["cells"], "torso compiled")) for each in criteria.values()]),
+        joined([max(cell["torso"]["host syncs"] for cell in each["cells"].values()) for each in criteria.values()]),
+        joined([each["growth from 10 to 300 boxes"]["torso eager"] for each in criteria.values()]),
         joined([each["ratio batched"] for each in nms["boxes"].values()]),
         joined([each["ratio agnostic"] for each in nms["boxes"].values()]),
+        joined([each["ratio soft batched"] for each in nms["boxes"].values()]),
+        joined([each["ratio soft agnostic"] for each in nms["boxes"].values()]),
+        joined([each["ratio"] for each in answers.values()]),
+        joined([min(scores), min(swapped)]),
         joined([step["torso fp32 / torchvision fp32"]]),
         joined([step["torso bf16 / torso fp32"]]),
         joined([loader["ratios"]["torso / torchvision v2 (time)"]]),
