@@ -2,7 +2,7 @@
 
 Blood cells (BCCD: 292 pictures to learn from, 72 to judge) and raccoons (131 and 35), a few epochs. All but two stand
 on one trunk with ImageNet weights, see the same batches, and are moved by the same optimizer, schedule and average of
-weights, in one engine. The two begin with random weights: Ultralytics' smallest model by its own trainer and
+weights, in one engine; heads are as deep as torchvision's and have the recipes' norms. The two begin with random weights: Ultralytics' smallest model by its own trainer and
 augmentation, and torso's YOLOX of its size. One evaluator judges all, after the last epoch.
 
 ``python benchmarks/dense.py [FOLDER OF DATA]``; ``... dense.py FOLDER torso-fcos bccd`` some, added to the results.
@@ -42,16 +42,16 @@ TRUNK = [
     "model.threshold=0.02",
     "model.topk=300",
 ]
-TOWERS = ["model.head.depth=2", "model.head.norm=batch"]
+GROUPS = "{name: group, group_channels: 8}"
 SYSTEMS: dict[str, tuple[str, list[str]]] = {
-    "torso-retinanet": ("retinanet_lite", []),
-    "torso-fcos": ("fcos", [*TRUNK, "model.head={name: fcos, depth: 2, norm: batch}"]),
-    "torso-gfl": ("gfl", [*TRUNK, "model.head={name: fcos, depth: 2, norm: batch}"]),
-    "torso-paa": ("paa", [*TRUNK, "model.head={name: fcos, depth: 2, norm: batch}"]),
-    "torso-ssd": (
-        "ssd",
-        [*TRUNK, "model.topk_of=level", "model.prior={name: anchors, scale: 3}", "model.head=ssd"],
+    "torso-retinanet": (
+        "retinanet",
+        [*TRUNK, "model.prior={name: anchors, scale: 3}", f"model.head.norm={GROUPS}", "model.box_loss=giou"],
     ),
+    "torso-fcos": ("fcos", TRUNK),
+    "torso-gfl": ("gfl", TRUNK),
+    "torso-paa": ("paa", TRUNK),
+    "torso-ssd": ("ssd", [*TRUNK, "model.topk_of=level", "model.prior={name: anchors, scale: 3}", "model.head=ssd"]),
     "torso-yolox": (
         "yolox",
         [
@@ -75,7 +75,7 @@ LEARNING = [
     "data.multiscale=[1,1]",
     "data.resize=[letterbox]",
     "train.accumulate=1",
-    "train.backbone_factor=0.5",
+    "train.backbone_factor=1",
     "train.evaluate_every=1000",
     "train.precision=auto",
     "train.decay_norm_bias=false",
@@ -94,8 +94,7 @@ def recipe_of(name: str, data: Path, kind: str) -> Recipe:
     more, size, epochs = DATA[kind]
     shipped, changes = SYSTEMS.get(name, SYSTEMS["torso-retinanet"])
     of_data = [f"data.path={data / kind}", f"data.size=[{size[0]}, {size[1]}]", f"train.epochs={epochs}"]
-    scratch = ["train.backbone_factor=1"] if name in SCRATCH else []
-    return Recipe.load(shipped, [*changes, *LEARNING, *RECIPE, *more, *of_data, *scratch])
+    return Recipe.load(shipped, [*changes, *LEARNING, *RECIPE, *more, *of_data])
 
 
 def learn(name: str, data: Path, kind: str, folder: Path) -> dict[str, Any]:
