@@ -2,8 +2,9 @@
 
 Blood cells (BCCD: 292 pictures to learn from, 72 to judge) and raccoons (131 and 35), a few epochs. All but two stand
 on one trunk with ImageNet weights, see the same batches, and are moved by the same optimizer, schedule and average of
-weights, in one engine; heads are as deep as torchvision's and have the recipes' norms. The two begin with random weights: Ultralytics' smallest model by its own trainer and
-augmentation, and torso's YOLOX of its size. One evaluator judges all, after the last epoch.
+weights, in one engine; heads are as deep as torchvision's and have the recipes' norms. The two begin with random
+weights: Ultralytics' smallest model by its own trainer and augmentation, and torso's YOLOX of its size. One evaluator
+judges all, after the last epoch.
 
 ``python benchmarks/dense.py [FOLDER OF DATA]``; ``... dense.py FOLDER torso-fcos bccd`` some, added to the results.
 """
