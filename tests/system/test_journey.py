@@ -109,7 +109,7 @@ def test_a_finished_run_is_not_trained_again(run: Path, capsys: pytest.CaptureFi
         ["model.assigner.positive=0.6", "model.assigner.low_quality=false"],
         ["model.class_loss={name: focal, gamma: 1.5}", "model.box_loss=smooth_l1"],
         ["model.suppress=nms"],
-        ["model.suppress=threshold", "model.box_loss=l1", "model.average=image"],
+        ["model.suppress=threshold", "model.box_loss=l1", "model.criterion.average=image"],
         ["model.backbone={name: resnet, depth: 18}", "model.head={name: retina, depth: 1}"],
     ],
     ids=lambda changes: changes[0].split("=")[0].removeprefix("model."),

@@ -177,7 +177,7 @@ def test_dense_heads_begin_with_it_as_torchvisions_retinanet() -> None:
     from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
     theirs = RetinaNetClassificationHead(8, 9, 5, prior_probability=0.03)
-    ours = Retina([8], 5, 9, prior_probability=0.03)
+    ours = Retina([8], 5, [9], prior_probability=0.03)
     torch.testing.assert_close(ours.class_logits.bias, theirs.cls_logits.bias)
     scores = ours([torch.zeros(1, 8, 4, 4)]).logits.sigmoid()
     torch.testing.assert_close(scores, torch.full_like(scores, 0.03), rtol=0.01, atol=0)
