@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from torso.assigners.chunks import intersection, slices
 from torso.assigners.own import owners
+from torso.boxes.candidates import rows
 from torso.boxes.convert import area
 from torso.boxes.overlap import iou
 from torso.structures import Assignment, DenseOutput, Targets
@@ -53,7 +54,7 @@ class MaxIoU(nn.Module):
         index, forced, covered, nearest = (_object_by_object if eager else _chunk_by_chunk)(priors, boxes, targets)
         # The walk compares shared / (sum of areas), which rises with IoU; the thresholds mean IoU itself.
         there = targets.valid.any(dim=1, keepdim=True)
-        overlap = iou(gather(boxes, index), priors).masked_fill(~there, -1)  # [B, P]
+        overlap = iou(rows(boxes, index), priors).masked_fill(~there, -1)  # [B, P]
         ignored = (covered >= self.ignore_overlap * area(priors)) & (covered > 0)
         positive = overlap >= self.positive
         if self.own:
@@ -77,23 +78,23 @@ def _chunk_by_chunk(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Te
     forced = torch.zeros_like(index, dtype=torch.bool)
     there, prior_area = _areas(boxes, targets), area(priors).unsqueeze(-2)
     nearest = []
-    for rows in slices(boxes, priors):
-        shared = intersection(boxes[:, rows], priors)  # [B, m, P]
-        ratio = shared / (there[:, rows, None] + prior_area)
+    for part in slices(boxes, priors):
+        shared = intersection(boxes[:, part], priors)  # [B, m, P]
+        ratio = shared / (there[:, part, None] + prior_area)
         value, place = ratio.max(dim=1)
-        index = torch.where(value > best, place + rows.start, index)
+        index = torch.where(value > best, place + part.start, index)
         best = torch.maximum(best, value)
         top, prior = ratio.max(dim=2, keepdim=True)
         nearest.append(torch.where(top > 0, prior, -1).squeeze(2))
         forced = forced | ((ratio == top) & (top > 0)).any(dim=1)
-        covered = torch.maximum(covered, (shared * targets.ignore[:, rows, None]).amax(dim=1))
+        covered = torch.maximum(covered, (shared * targets.ignore[:, part, None]).amax(dim=1))
     return index, forced, covered, torch.cat(nearest, dim=1)
 
 
 def _object_by_object(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same, one object of each picture at a time: on a CPU a row of priors stays in the cache.
 
-    There a comparison takes five times as long as a sum, and a maximum with its place a hundred times as long as one
+    There a comparison takes several times as long as a sum, and a maximum with its place many times as long as one
     without. So conditions are numbers here, and what they decide is blended: ``relu(r - best)`` has the sign 1 where
     ``r`` is the new best, and 0 elsewhere.
     """
@@ -102,7 +103,7 @@ def _object_by_object(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[
     there, prior_area = _areas(boxes, targets), area(priors)
     ignore = targets.ignore.to(best.dtype)
     left, top, right, bottom = (x.contiguous() for x in priors.unbind(dim=-1))
-    rows = torch.arange(boxes.shape[1], dtype=best.dtype)
+    numbers = torch.arange(boxes.shape[1], dtype=best.dtype)
     shared, height, other = (torch.empty_like(best) for _ in range(3))
     nearest = []
     for i, box in enumerate(boxes.transpose(0, 1).unsqueeze(-1).unbind(dim=0)):  # [B, 4, 1]
@@ -113,7 +114,7 @@ def _object_by_object(priors: Tensor, boxes: Tensor, targets: Targets) -> tuple[
         peak, prior = ratio.max(dim=1, keepdim=True)
         nearest.append(torch.where(peak > 0, prior, -1))
         peak = torch.where(peak > 0, peak, 2)  # an object that overlaps nothing forces nothing
-        torch.lerp(place, rows[i], torch.sub(ratio, best, out=height).relu_().sign_(), out=place)
+        torch.lerp(place, numbers[i], torch.sub(ratio, best, out=height).relu_().sign_(), out=place)
         torch.maximum(best, ratio, out=best)
         torch.maximum(missed, torch.sub(ratio, peak, out=height), out=missed)  # 0 where a prior is an object's best
         torch.maximum(covered, shared.mul_(ignore[:, i, None]), out=covered)
@@ -131,8 +132,3 @@ def _areas(boxes: Tensor, targets: Targets) -> Tensor:
     """Areas ``[B, M]``, never 0; infinite where there is no object, which so overlaps nothing."""
     sizes = area(boxes).clamp(min=torch.finfo(boxes.dtype).tiny)
     return sizes.masked_fill(~targets.valid, torch.inf)
-
-
-def gather(boxes: Tensor, index: Tensor) -> Tensor:
-    """``boxes [B, M, 4]`` at ``index [B, P]``: ``[B, P, 4]``."""
-    return boxes.gather(1, index[..., None].expand(-1, -1, 4))

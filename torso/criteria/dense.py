@@ -12,8 +12,8 @@ from torso.boxes.coders import Coder
 from torso.boxes.overlap import iou
 from torso.config import Role
 from torso.criteria.targets import box_targets, centerness, score_targets
-from torso.losses.classification import BinaryCrossEntropy, CrossEntropy
-from torso.losses.reduction import Loss, reduced
+from torso.losses.classification import BinaryCrossEntropy
+from torso.losses.reduction import Loss
 from torso.structures import Assignment, DenseOutput, Losses, Targets
 
 TAKES = ("deltas", "boxes", "uncertain")
@@ -186,11 +186,8 @@ class DenseCriterion(nn.Module):
             wanted = torch.where(assigned.positive, labels, classes - 1)
             # A prior a row: the classes of one lie together in memory.
             logits, wanted = output.logits.flatten(0, 1), wanted.flatten()
-            cost: Tensor
-            if isinstance(self.class_loss, CrossEntropy):
-                cost = reduced(self.class_loss.at_classes(logits, wanted), weight.flatten(), reduction)
-            else:
-                cost = self.class_loss(logits, wanted, weight.flatten(), reduction)
+            loss = self.class_loss.at_classes if isinstance(self.class_loss, Loss) else self.class_loss
+            cost: Tensor = loss(logits, wanted, weight.flatten(), reduction)
             return cost.view_as(weight) if reduction == "none" else cost
         quality = overlap if self.class_target == "iou" else assigned.quality
         if reduction == "sum" and isinstance(self.class_loss, Loss):

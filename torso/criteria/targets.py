@@ -5,17 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torso.boxes.candidates import rows
 from torso.structures import Assignment, Targets
-
-
-def gather(rows: Tensor, index: Tensor) -> Tensor:
-    """``rows [B, M, K]`` at ``index [B, P]``: ``[B, P, K]``."""
-    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
 
 
 def box_targets(assigned: Assignment, targets: Targets, priors: Tensor) -> Tensor:
     """The box ``[B, P, 4]`` each positive prior learns; others get themselves, finite values that weigh 0."""
-    boxes = gather(targets.boxes.to(priors.dtype), assigned.matched)
+    boxes = rows(targets.boxes.to(priors.dtype), assigned.matched)
     return torch.where(assigned.positive[..., None], boxes, priors)
 
 

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from torso.losses.one_hot import one_hot_sum, sigmoid_and_softplus
-from torso.losses.reduction import Loss
+from torso.losses.reduction import Loss, Reduction, reduced
 from torso.losses.softmax_rows import cross_entropy_of_rows
 
 PIECE = 1 << 15  # elements a thread: the temporaries of a piece, each 128 KiB of float32, stay in a core's cache
@@ -45,11 +45,13 @@ class CrossEntropy(Loss):
             prediction, target, reduction="none", ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
         )
 
-    def at_classes(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """The unreduced loss of many rows, ``[N, C]`` and int64 ``[N]`` to ``[N]``, without a second derivative."""
+    def at_classes(
+        self, logits: Tensor, classes: Tensor, weight: Tensor | None = None, reduction: Reduction = "none"
+    ) -> Tensor:
+        """The loss of many rows, see `Loss.at_classes`; it has no second derivative."""
         if self.label_smoothing or not logits.is_cpu or torch.compiler.is_compiling():
-            return self.unreduced(logits, classes)
-        return cross_entropy_of_rows(logits, classes, self.ignore_index)
+            return super().at_classes(logits, classes, weight, reduction)
+        return reduced(cross_entropy_of_rows(logits, classes, self.ignore_index), weight, reduction)
 
     def counted(self, target: Tensor) -> Tensor | None:
         """A plain mean leaves out what is ignored."""

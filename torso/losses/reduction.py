@@ -82,6 +82,12 @@ class Loss(nn.Module, ABC):
         target = torch.zeros_like(logits).scatter_(-1, labels[..., None], score[..., None].to(logits.dtype))
         return self(logits, target, weight=weight[..., None], reduction="sum")  # type: ignore[no-any-return]
 
+    def at_classes(
+        self, logits: Tensor, classes: Tensor, weight: Tensor | None = None, reduction: Reduction = "none"
+    ) -> Tensor:
+        """A loss of classes for many rows, ``[N, C]`` and int64 ``[N]``, as `forward`; losses that can, save memory."""
+        return self(logits, classes, weight, reduction)  # type: ignore[no-any-return]
+
     def forward(
         self,
         prediction: Tensor,
