@@ -56,7 +56,7 @@ def test_points_span_what_the_loop_says(transform, side):
     st.floats(0.5, 400),
     st.floats(0.5, 400),
 )
-def test_a_boxs_grid_of_points_spans_the_box(transform, side, place, width, height):
+def test_a_grid_of_points_spans_its_box(transform, side, place, width, height):
     box = torch.tensor([place[0], place[1], place[0] + width, place[1] + height], dtype=torch.float64)
     prior = torch.tensor([place[2], place[3], place[2] + 8, place[3] + 16], dtype=torch.float64)
     steps = torch.tensor([8.0, 16.0], dtype=torch.float64)
