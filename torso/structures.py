@@ -113,18 +113,44 @@ class DenseOutput(NamedTuple):
     logits: Tensor  # [B, P, C] raw class scores; [B, P, C + 1] with a background, the last
     deltas: Tensor  # [B, P, D] raw box regression in the coder's units (D = 4 for most coders)
     boxes: Tensor  # [B, P, 4] the decoded boxes, xyxy pixels of the network's input
-    priors: Tensor  # [P, 4] xyxy pixels
+    priors: Tensor  # [P, 4] xyxy pixels; [B, P, 4] where each picture has its own (regions)
     counts: tuple[int, ...]  # priors of each level; sums to P
     extra: dict[str, Tensor]  # what else a head says, each [B, P, ...]
     strides: Tensor  # [P, 2] pixels between neighbouring cells, along x and along y
     size: tuple[int, int]  # height, width of the network's input in pixels
     background: bool = False  # scores are a softmax over the classes and the background
+    valid: Tensor | None = None  # [B, P] bool: priors that are no padding; all when None
 
     def class_scores(self) -> Tensor:
         """Probabilities of the classes at every prior, ``[B, P, C]`` in 0..1, without objectness or quality."""
         if self.background:
             return self.logits.softmax(dim=-1)[..., :-1]
         return self.logits.sigmoid()
+
+
+class QueryOutput(NamedTuple):
+    """What a detector of queries says: one box and one class a query, after every layer of its decoder.
+
+    ``layer(i)`` is what assigners and losses look at: there the queries are priors, each its own whole picture.
+    """
+
+    logits: Tensor  # [L, B, Q, C] raw class scores, the answer last; [L, B, Q, C + 1] with a background, the last
+    boxes: Tensor  # [L, B, Q, 4] centre, width, height in 0..1 of the network's input
+    size: tuple[int, int]  # height, width of the network's input in pixels
+    background: bool = False  # scores are a softmax over the classes and the background
+    proposed: DenseOutput | None = None  # what the encoder says at every cell, where queries come from it
+
+    def layer(self, number: int) -> DenseOutput:
+        """One layer's queries as priors, boxes in ``xyxy`` pixels; ``deltas`` are the boxes as they were said."""
+        logits, said = self.logits[number], self.boxes[number]
+        height, width = self.size
+        scale = said.new_tensor([width, height])
+        half = said[..., 2:] / 2
+        boxes = torch.cat([(said[..., :2] - half) * scale, (said[..., :2] + half) * scale], dim=-1)
+        count = said.shape[1]
+        whole = said.new_tensor([0, 0, width, height]).expand(count, 4)
+        strides = said.new_ones(count, 2)
+        return DenseOutput(logits, said, boxes, whole, (count,), {}, strides, self.size, self.background)
 
 
 class Assignment(NamedTuple):
@@ -143,6 +169,7 @@ class Detections(NamedTuple):
     scores: Tensor  # [B, D] in 0..1, falling
     labels: Tensor  # [B, D] int64
     valid: Tensor  # [B, D] bool
+    masks: Tensor | None = None  # [B, D, S, S] in 0..1: the mask of each object over its box, S cells a side
 
 
 class Pyramid(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class MaxIoU(nn.Module):
     Source: Faster R-CNN, 2015, arXiv:1506.01497; thresholds of RetinaNet, 2017, arXiv:1708.02002
         (torchvision's Matcher)
     """
+
+    by_priors: ClassVar[bool] = True  # it needs nothing that a head says
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class Random(nn.Module):
 
     Source: Faster R-CNN, 2015, arXiv:1506.01497 (256 and a half for its RPN)
     """
+
+    by_priors: ClassVar[bool] = True  # it needs no cost
 
     def __init__(self, count: int = 256, positive: float = 0.5):
         super().__init__()

@@ -95,7 +95,7 @@ class Ensemble(nn.Module):
 
     def confirm(self, found: Sequence[Detections]) -> Detections:
         """What is left of the first answer when each of the next ones has been asked."""
-        boxes, scores, labels, _ = found[0]
+        boxes, scores, labels = found[0][:3]
         logs = [scores.clamp(min=torch.finfo(scores.dtype).tiny).log()]
         stays = found[0].valid
         for other in found[1:]:

@@ -70,7 +70,8 @@ class WeightedFusion(nn.Module):
         if len(found) != len(self.weights):
             raise ValueError(f"{len(found)} answers need as many weights, got {list(self.weights)}")
         models = [torch.full_like(each.labels, i) for i, each in enumerate(found)]
-        boxes, scores, labels = (torch.cat([each[field] for each in found], dim=1) for field in range(3))
+        columns = [[each.boxes for each in found], [each.scores for each in found], [each.labels for each in found]]
+        boxes, scores, labels = (torch.cat(column, dim=1) for column in columns)
         return self._fuse(boxes, scores, labels, torch.cat(models, dim=1))
 
     def _fuse(self, boxes: Tensor, scores: Tensor, labels: Tensor, models: Tensor) -> Detections:

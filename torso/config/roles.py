@@ -27,6 +27,9 @@ ROLES: dict[str, str] = {
     "loss": "torso.losses:LOSSES",
     "criterion": "torso.criteria:CRITERIA",
     "suppress": "torso.boxes.suppress:SUPPRESSORS",
+    "roi": "torso.boxes.roi:ROIS",
+    "propose": "torso.recipes.two_stage:PROPOSERS",
+    "refine": "torso.recipes.two_stage:REFINERS",
     "activation": "torso.nn.activations:ACTIVATIONS",
     "norm": "torso.nn.norms:NORMS",
     "drop": "torso.nn.drop:DROPS",
@@ -41,6 +44,7 @@ ROLES: dict[str, str] = {
 
 WIRED = frozenset(
     {"in_channels", "strides", "num_classes", "num_priors", "coder_size", "branches"}
+    | {"region_size", "num_boxes"}
     | {"assigner", "class_loss", "box_loss", "coder", "sample"}
     | {"params", "optimizer", "batch_size"}
 )

@@ -11,7 +11,7 @@ from torso.assigners.sample import Sampled
 from torso.boxes.coders import Coder
 from torso.boxes.overlap import iou
 from torso.config import Role
-from torso.criteria.targets import box_targets, centerness, score_targets
+from torso.criteria.targets import box_targets, centerness, of_matched_class, real, score_targets
 from torso.losses.classification import BinaryCrossEntropy
 from torso.losses.reduction import Loss
 from torso.structures import Assignment, DenseOutput, Losses, Targets
@@ -106,7 +106,8 @@ class DenseCriterion(nn.Module):
     def forward(self, output: DenseOutput, targets: Targets) -> Losses:
         """All priors of all pictures at once; a batch without objects has a finite class loss and a box loss of 0."""
         targets = targets.with_a_row()
-        assigned: Assignment = self.assigner(output, targets)
+        assigned: Assignment = real(self.assigner(output, targets), output.valid)
+        output = of_matched_class(output, targets.labels.gather(1, assigned.matched), self.coder)
         boxes = box_targets(assigned, targets, output.priors)  # [B, P, 4]
         overlap = None
         if "iou" in (self.class_target, self.quality, self.objectness_target):

@@ -6,13 +6,30 @@ import torch
 from torch import Tensor
 
 from torso.boxes.candidates import rows
-from torso.structures import Assignment, Targets
+from torso.boxes.coders import Coder
+from torso.structures import Assignment, DenseOutput, Targets
 
 
 def box_targets(assigned: Assignment, targets: Targets, priors: Tensor) -> Tensor:
     """The box ``[B, P, 4]`` each positive prior learns; others get themselves, finite values that weigh 0."""
     boxes = rows(targets.boxes.to(priors.dtype), assigned.matched)
     return torch.where(assigned.positive[..., None], boxes, priors)
+
+
+def real(assigned: Assignment, valid: Tensor | None) -> Assignment:
+    """The assignment without priors that are padding, ``valid [B, P]``."""
+    if valid is None:
+        return assigned
+    return assigned._replace(positive=assigned.positive & valid, negative=assigned.negative & valid)
+
+
+def of_matched_class(output: DenseOutput, labels: Tensor, coder: Coder) -> DenseOutput:
+    """Of deltas ``[B, P, C * D]``, a box for each class, those of the class ``labels [B, P]`` that a prior learns."""
+    if output.deltas.shape[-1] == coder.size:
+        return output
+    deltas = output.deltas.reshape(*labels.shape, -1, coder.size)  # [B, P, C, D]
+    deltas = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, coder.size)).squeeze(2)
+    return output._replace(deltas=deltas, boxes=coder.decode(deltas, output.priors, output.strides))
 
 
 def score_targets(positive: Tensor, labels: Tensor, quality: Tensor | None, logits: Tensor) -> Tensor:

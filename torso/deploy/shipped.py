@@ -1,26 +1,28 @@
 """A model as it is shipped: pictures in, named tensors out.
 
-Beside its answer a dense detector shows what the answer was chosen from (the score and box of every prior). They are no
+Beside its answer a detector shows what the answer was chosen from (the score and box of every prior). They are no
 output of the file that a user gets, but they stay in it under their names, and ``verify`` looks at them.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from torso.models import Detector
+from torso.models.inside import Keep, Kept
 from torso.structures import Detections
 
-ANSWERS = {"detect": Detections._fields, "classify": ("probabilities",)}
-INSIDE = ("prior_scores", "prior_boxes")
+ANSWERS = {"detect": ("boxes", "scores", "labels", "valid"), "classify": ("probabilities",)}
 
 
 class Model(Protocol):
-    """What of a model is shipped."""
+    """What of a model is shipped. One that makes choices also has ``inside`` and ``answer``, see `torso.models.inside`.
+
+    A detector of masks has ``masks = True``: its answer then has them, too.
+    """
 
     task: str
     num_classes: int
@@ -41,17 +43,21 @@ class Shipped(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        # A dense detector can be asked for its two halves: what it sees at every prior, and the choice among these.
-        self.answers: tuple[str, ...] = ANSWERS[cast("Model", model).task]
-        self.names = (*self.answers, *(INSIDE if isinstance(model, Detector) else ()))
+        self.answers = ANSWERS[cast("Model", model).task] + (("masks",) if getattr(model, "masks", False) else ())
+        self.inside: tuple[str, ...] = getattr(model, "inside", ())
+        self.names = (*self.answers, *self.inside)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The answer, and behind it what it was chosen from."""
-        if not isinstance(self.model, Detector):
-            answer = cast("Model", self.model).predict(images)
-            return (answer,) if isinstance(answer, Tensor) else tuple(answer)
-        scores, boxes, counts = self.model.score(images)
-        return *self.model.choose(scores, boxes, counts), scores, boxes
+        kept = Kept()
+        answer = self.answer(images, kept)
+        return *answer, *(kept[name] for name in self.inside)
+
+    def answer(self, images: Tensor, keep: Keep) -> tuple[Tensor, ...]:
+        """The tensors of ``answers``."""
+        model: Any = self.model
+        found = model.answer(images, keep) if self.inside else model.predict(images)
+        return (found,) if isinstance(found, Tensor) else tuple(x for x in found if x is not None)
 
 
 def shipped(model: nn.Module) -> Shipped:

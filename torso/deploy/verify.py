@@ -3,7 +3,8 @@
 Scores and boxes of every prior are compared number by number. The choice among them (thresholds, top-k, suppression) is
 not continuous: a difference in the last bit can turn two almost equal scores around, and then another box survives. So
 the choice is compared on the same numbers: what the file chose from its own scores and boxes must be what the model
-chooses from these, row by row. Together this is stricter than comparing the two ends, and needs no tolerance for ties.
+chooses from these, row by row (`torso.models.inside`). Together this is stricter than comparing the two ends, and needs
+no tolerance for ties.
 
 Numbers agree when ``|file - model| <= ATOL + RTOL * |model|``, boxes in units of the picture (0..1): a coordinate is a
 difference of two numbers of the order of the picture's size, so near 0 its own size says nothing about its precision.
@@ -23,8 +24,8 @@ from torch.nn import functional as F
 from torso.config import ExportError
 from torso.deploy.exported import Exported, open_session, run_session
 from torso.deploy.extras import extra
-from torso.deploy.shipped import INSIDE, Shipped, shipped
-from torso.models import Detector
+from torso.deploy.shipped import Shipped, shipped
+from torso.models.inside import Kept
 
 RTOL, ATOL = 1e-3, 1e-5
 
@@ -86,7 +87,7 @@ def verify(model: nn.Module, path: str | Path, pictures: Tensor | None = None) -
         ExportError: an output differs by more than the tolerance; the worst difference and its input are named.
     """
     file, ship, table = Exported(path), shipped(model), Table()
-    probe = _showing_inside(Path(path)) if isinstance(ship.model, Detector) else None
+    probe = _showing_inside(Path(path), ship.inside) if ship.inside else file.session
     for name, images in trials(file.metadata, pictures):
         table.inputs.append(name)
         with torch.no_grad():
@@ -138,20 +139,17 @@ def _another(side: int, stride: int) -> int:
 
 def _outputs(ship: Shipped, session: Any, probe: Any, images: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(name, the model's, the file's) of everything that is compared for one input."""
-    answer = run_session(session, images)
-    whole: Any
-    if isinstance(ship.model, Detector):
-        scores, boxes, counts = ship.model.score(images)
-        inside = run_session(probe, images)
-        yield INSIDE[0], scores, inside[INSIDE[0]]
-        yield INSIDE[1], _in_units(images, boxes), _in_units(images, inside[INSIDE[1]])
-        # The choice is compared on the file's own numbers: where scores tie to the last bit, no order is the right one.
-        whole = ship.model.choose(inside[INSIDE[0]], inside[INSIDE[1]], counts)
-    else:
-        whole = ship.model.predict(images)  # type: ignore[operator]
-    for name, ours in zip(ship.answers, (whole,) if isinstance(whole, Tensor) else whole, strict=True):
-        theirs = answer[name]
-        yield name, *((_in_units(images, ours), _in_units(images, theirs)) if name == "boxes" else (ours, theirs))
+    said = run_session(probe, images)
+    # Every choice is compared on the file's own numbers: where scores tie to the last bit, no order is the right one.
+    kept = Kept({name: said[name] for name in ship.inside})
+    answer = dict(zip(ship.answers, ship.answer(images, kept), strict=True))
+    whole = run_session(session, images)
+    for name, ours in (kept | answer).items():
+        theirs = whole[name] if name in answer else said[name]
+        yield (
+            name,
+            *((_in_units(images, ours), _in_units(images, theirs)) if name.endswith("boxes") else (ours, theirs)),
+        )
 
 
 def _in_units(images: Tensor, boxes: Tensor) -> Tensor:
@@ -160,14 +158,14 @@ def _in_units(images: Tensor, boxes: Tensor) -> Tensor:
     return boxes / torch.tensor([width, height, width, height, *more])
 
 
-def _showing_inside(path: Path) -> Any:
+def _showing_inside(path: Path, inside: tuple[str, ...]) -> Any:
     """A session of the same file that also gives out what the answer was chosen from."""
     onnx = extra("onnx", "export onnx", error=ExportError)
     proto = onnx.load(str(path))
     known = {name for node in proto.graph.node for name in node.output}
-    if not known.issuperset(INSIDE):
-        raise ExportError(f"{path} does not hold {', '.join(INSIDE)}: it was not exported from such a detector")
-    for name in INSIDE:
+    if not known.issuperset(inside):
+        raise ExportError(f"{path} does not hold {', '.join(inside)}: it was not exported from such a detector")
+    for name in inside:
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     return open_session(proto.SerializeToString())
 

@@ -5,8 +5,11 @@ are classes where the class loss is a softmax with a background), ``num_priors``
 an attribute), ``coder_size`` (numbers a box takes) and ``branches`` (what else the criterion asks for, names out of
 `torso.heads.dense.BRANCHES`), all wired; called with ``Features`` they return `torso.heads.dense.HeadOutput`, raw:
 what makes scores of it is the same for all of them (`torso.models.Detector`).
-Classification heads take ``in_channels`` and ``num_classes`` and return ``[B, C]`` logits. Every head,
-or the heads it is made of, has ``reset_classes(num_classes)``: new layers of class logits, all else as it was.
+Heads of regions take ``in_channels`` and ``num_classes`` alike, and ``coder_size``, ``num_boxes`` (classes that have a
+box of their own, or 1) and ``region_size`` (cells along a side); ``maps(features)`` is what regions are cut out of,
+and called with ``[B, R, C, S, S]`` they return `torso.heads.roi_box.RoIOutput`. Classification heads take
+``in_channels`` and ``num_classes`` and return ``[B, C]`` logits. Every head, or the heads it is made of, has
+``reset_classes(num_classes)``: new layers of class logits, all else as it was.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torso.heads.efficientdet import EfficientDet
 from torso.heads.fcos import FCOS
 from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
+from torso.heads.roi_box import RoIBox
 from torso.heads.rpn import RPN
 from torso.heads.small_objects import SmallObjects
 from torso.heads.ssd import SSD
@@ -33,6 +37,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "fcos": FCOS,
     "rep_points": RepPoints,
     "retina": Retina,
+    "roi_box": RoIBox,
     "rpn": RPN,
     "small_objects": SmallObjects,
     "ssd": SSD,

@@ -12,6 +12,7 @@ from torso.boxes.candidates import candidates, candidates_of_classes
 from torso.boxes.coders import Coder
 from torso.boxes.convert import clip
 from torso.heads.dense import HeadOutput
+from torso.models.inside import Keep, go_on
 from torso.nn.normalize import normalizer
 from torso.structures import Batch, DenseOutput, Detections, Features, Losses, Priors
 
@@ -40,6 +41,7 @@ class Detector(nn.Module):
     """
 
     task: ClassVar[str] = "detect"
+    inside: ClassVar[tuple[str, ...]] = ("prior_scores", "prior_boxes")
 
     def __init__(
         self,
@@ -79,16 +81,8 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> DenseOutput:
         """Pictures ``[B, 3, H, W]`` in 0..255 to what the network says at every prior."""
         features: Features = self.neck(self.backbone(self.normalize(images)))
-        output: HeadOutput = self.head(features)
-        sizes = [(x.shape[-2], x.shape[-1]) for x in features]
-        priors: Priors = self.prior(sizes)
-        logits, deltas = _precise(output.logits), _precise(output.deltas)
-        extra = {name: _precise(x) for name, x in output.extra.items()}
-        boxes = self.coder.decode(deltas, priors.boxes, priors.strides)  # [B, P, 4]
-        per_cell: list[int] = self.prior.per_cell  # type: ignore[assignment]
-        counts = tuple(height * width * count for (height, width), count in zip(sizes, per_cell, strict=True))
         size = (images.shape[-2], images.shape[-1])
-        return DenseOutput(logits, deltas, boxes, priors.boxes, counts, extra, priors.strides, size, self.background)
+        return look(features, self.head, self.prior, self.coder, size, self.background)
 
     def losses(self, batch: Batch) -> Losses:
         """The named losses of a batch."""
@@ -97,7 +91,12 @@ class Detector(nn.Module):
 
     def predict(self, images: Tensor) -> Detections:
         """The objects in pictures ``[B, 3, H, W]``, boxes in pixels of these pictures."""
-        return self.choose(*self.score(images))
+        return self.answer(images, go_on)
+
+    def answer(self, images: Tensor, keep: Keep) -> Detections:
+        """`predict`, with the numbers of `inside` passed through ``keep``."""
+        scores, boxes, counts = self.score(images)
+        return self.choose(keep("prior_scores", scores), keep("prior_boxes", boxes), counts)
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Of every prior: scores ``[B, P, C]`` in 0..1 and boxes ``[B, P, 4]``; and how many priors each level has.
@@ -106,7 +105,7 @@ class Detector(nn.Module):
         """
         output: DenseOutput = self(images)
         boxes = clip(output.boxes, images.shape[-2], images.shape[-1])
-        more = [_beside(output, name) for name in getattr(self.suppress, "extra", ())]
+        more = [beside(output, name) for name in getattr(self.suppress, "extra", ())]
         return self._scores(output), torch.cat([boxes, *more], dim=-1) if more else boxes, output.counts
 
     def _scores(self, output: DenseOutput) -> Tensor:
@@ -129,12 +128,36 @@ class Detector(nn.Module):
         return found
 
 
-def _precise(x: Tensor) -> Tensor:
+def look(
+    features: Features, head: nn.Module, prior: nn.Module, coder: Coder, size: tuple[int, int], background: bool
+) -> DenseOutput:
+    """What a dense head says about features, with its boxes.
+
+    Args:
+        features: of the levels.
+        head: logits and deltas at every prior.
+        prior: the boxes it looks at.
+        coder: deltas and priors to boxes.
+        size: height, width of the network's input in pixels.
+        background: see `torso.structures.DenseOutput`.
+    """
+    output: HeadOutput = head(features)
+    sizes = [(x.shape[-2], x.shape[-1]) for x in features]
+    priors: Priors = prior(sizes)
+    logits, deltas = precise(output.logits), precise(output.deltas)
+    extra = {name: precise(x) for name, x in output.extra.items()}
+    boxes = coder.decode(deltas, priors.boxes, priors.strides)  # [B, P, 4]
+    per_cell: list[int] = prior.per_cell  # type: ignore[assignment]
+    counts = tuple(height * width * count for (height, width), count in zip(sizes, per_cell, strict=True))
+    return DenseOutput(logits, deltas, boxes, priors.boxes, counts, extra, priors.strides, size, background)
+
+
+def precise(x: Tensor) -> Tensor:
     """The network may have run in bfloat16: boxes and losses need at least float32."""
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
-def _beside(output: DenseOutput, name: str) -> Tensor:
+def beside(output: DenseOutput, name: str) -> Tensor:
     """What a suppressor wants to know of every prior: a branch of the head, or the ``level``; ``[B, P, E]``."""
     if name == "level":
         level = torch.cat([output.boxes.new_full((count, 1), float(i)) for i, count in enumerate(output.counts)])

@@ -8,18 +8,17 @@ What other parts decide (channels, strides, numbers of classes and priors) appea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
-from torso.config import ModelError, RecipeError, Role, Spec, parameters
+from torso.config import Role, Spec
 from torso.criteria.classify import ClassifyCriterion
 from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
+from torso.recipes.two_stage import two_stage
+from torso.recipes.wiring import fitted, joined, objective_of
 from torso.train.optim import groups
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def detector(
@@ -70,7 +69,14 @@ def detector(
     priors = prior.build(strides=pyramid.strides)
     boxes = coder.build()
     objective = objective_of(
-        criterion, num_classes, boxes, assigner=assigner, class_loss=class_loss, box_loss=box_loss, sample=sample
+        criterion,
+        num_classes,
+        boxes,
+        detector,
+        assigner=assigner,
+        class_loss=class_loss,
+        box_loss=box_loss,
+        sample=sample,
     )
     return fitted(
         lambda: Detector(
@@ -120,42 +126,6 @@ def classifier(
     top = head.build(in_channels=body.channels, num_classes=num_classes)
     first = None if normalize is None else normalize.build()
     return fitted(lambda: Classifier(body, top, ClassifyCriterion(class_loss.build()), num_classes, normalize=first))
-
-
-def objective_of(criterion: Spec, num_classes: int, coder: Any, **given: Spec | None) -> nn.Module:
-    """The criterion with those of the parts that it takes.
-
-    Raises:
-        ModelError: a part was chosen that this criterion has no use for.
-    """
-    taken = parameters(criterion.target)
-    usual = {key: default.default for key, default in parameters(detector).items() if key in given}
-    for key, part in given.items():
-        if key not in taken and part is not None and part.name != usual[key]:
-            raise ModelError(
-                f"model.criterion: {criterion.name} takes no {key}, but model.{key} is {part.name}: remove one of them"
-            )
-    built = {key: None if part is None else part.build() for key, part in given.items() if key in taken}
-    made: nn.Module = criterion.build(coder=coder, num_classes=num_classes, **built)
-    return made
-
-
-def joined(backbone: Spec, body: nn.Module, neck: Spec) -> nn.Module:
-    """The neck for the levels of a backbone, or one sentence that names both."""
-    try:
-        built: nn.Module = neck.build(in_channels=body.channels, strides=body.strides)
-        return built
-    except RecipeError as error:
-        levels = f"the backbone {backbone.name} has levels of strides {body.strides} and channels {body.channels}"
-        raise RecipeError([replace(one, message=f"{one.message}; {levels}") for one in error.problems]) from error
-
-
-def fitted(make: Callable[[], M]) -> M:
-    """The model, or one sentence about the parts that do not fit each other."""
-    try:
-        return make()
-    except ValueError as error:
-        raise ModelError(str(error)) from error
 
 
 def data(
@@ -273,4 +243,8 @@ def parameter_groups(settings: dict[str, Any], model: nn.Module) -> list[dict[st
     )
 
 
-FAMILIES: dict[str, Callable[..., nn.Module]] = {"detector": detector, "classifier": classifier}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "detector": detector,
+    "two_stage": two_stage,
+    "classifier": classifier,
+}
