@@ -97,7 +97,7 @@ def torchvisions(name: str, num_classes: int, size: tuple[int, int]) -> Torchvis
         model = FCOS(body, num_classes, anchor_generator=anchors, **common, **sides, **kept)
         return Torchvision(model, num_classes)
     body.out_channels = [CHANNELS] * 4
-    boxes = DefaultBoxGenerator([[2, 3]] * 4, min_ratio=10, max_ratio=90, steps=[8, 16, 32, 64])
+    boxes = DefaultBoxGenerator([[2, 3]] * 4, min_ratio=0.1, max_ratio=0.9, steps=[8, 16, 32, 64])
     model = SSD(body, boxes, (size[1], size[0]), num_classes + 1, **common, **kept)
     # Its transform stretches every picture to a square of `size[0]`; ours have their size already.
     model.transform.fixed_size = (size[0], size[1])
