@@ -6,6 +6,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
+# Tests run in so many processes, a file each time; two of torch's threads in each would slow each other down.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
 .PHONY: demo test check clean prepare
 .DEFAULT_GOAL := demo
@@ -19,7 +21,7 @@ demo: prepare
 	@.ci/demo $(OVERRIDES)
 
 test: prepare
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: prepare
 	@$(BIN)/ruff format --check --quiet . || { echo "torso: run '$(BIN)/ruff format .'" >&2; exit 1; }
