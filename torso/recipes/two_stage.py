@@ -9,8 +9,10 @@ from torch import nn
 
 from torso.assigners.draw import Draw
 from torso.config import Role, Spec
+from torso.models.masks import MaskBranch
 from torso.models.propose import RegionProposals
 from torso.models.two_stage import Stage, TwoStage
+from torso.models.windows import Windows
 from torso.recipes.wiring import fitted, joined, objective_of
 
 
@@ -30,6 +32,11 @@ def two_stage(
     criterion: Annotated[Spec, Role("criterion")] = "dense",  # type: ignore[assignment]
     class_boxes: bool = True,
     refine: Annotated[Sequence[Any], Role("refine")] = (),
+    mask_head: Annotated[Spec | None, Role("head")] = None,
+    mask_roi: Annotated[Spec, Role("roi")] = "align",  # type: ignore[assignment]
+    mask_loss: Annotated[Spec, Role("loss")] = "binary_cross_entropy",  # type: ignore[assignment]
+    mask_weight: float = 1.0,
+    mask_count: int | None = None,
     suppress: Annotated[Spec, Role("suppress")] = "batched_nms",  # type: ignore[assignment]
     threshold: float = 0.05,
     topk: int = 1000,
@@ -53,6 +60,11 @@ def two_stage(
         criterion: how assigner and losses make an objective.
         class_boxes: a region says a box for each class, not one.
         refine: further stages; what one does not name it has as the first has it.
+        mask_head: features of a region to a mask of its object; no masks when None. Masks want ``data.masks=true``.
+        mask_roi: features of a region for it.
+        mask_loss: loss of a mask, one of scores.
+        mask_weight: factor of it.
+        mask_count: regions of a picture that learn a mask at most; all positives that ``sample`` may draw when None.
         suppress: candidates to detections.
         threshold: score below which nothing is a detection.
         topk: pairs of region and class that the suppressor sees.
@@ -82,6 +94,7 @@ def two_stage(
             proposer,
             stages,
             suppress.build(),
+            _mask(mask_head, mask_roi, mask_loss, mask_weight, mask_count, pyramid, num_classes, stages[0]),
             num_classes=num_classes,
             threshold=threshold,
             topk=topk,
@@ -204,7 +217,27 @@ def _stage(
     return Stage(look, made, boxes, objective, draw)
 
 
-PROPOSERS: dict[str, Callable[..., nn.Module]] = {"rpn": rpn}
+def _mask(
+    head: Spec | None,
+    roi: Spec,
+    loss: Spec,
+    weight: float,
+    count: int | None,
+    pyramid: Any,
+    num_classes: int,
+    first: Stage,
+) -> MaskBranch | None:
+    if head is None:
+        return None
+    if first.draw is None:
+        raise ValueError("masks are learned by regions that are drawn before a head looks at them: model.sample=random")
+    sample: Any = first.draw.sample
+    masks = head.build(in_channels=pyramid.channels, num_classes=num_classes)
+    most = int(sample.count * sample.positive) if count is None else count
+    return MaskBranch(roi.build(strides=pyramid.strides), masks, loss.build(), most, weight)
+
+
+PROPOSERS: dict[str, Callable[..., nn.Module]] = {"rpn": rpn, "windows": Windows}
 """Where the regions come from."""
 
 REFINERS: dict[str, Callable[..., Mapping[str, Spec]]] = {"further": further}
