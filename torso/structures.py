@@ -67,7 +67,8 @@ class Targets(_Movable):
             return self
         rows = (len(self.boxes), 1)
         boxes, labels = self.boxes.new_zeros(*rows, 4), self.labels.new_zeros(rows)
-        return Targets(boxes, labels, self.valid.new_zeros(rows), self.ignore.new_zeros(rows))
+        masks = None if self.masks is None else self.masks.new_zeros(*rows, *self.masks.shape[2:])
+        return Targets(boxes, labels, self.valid.new_zeros(rows), self.ignore.new_zeros(rows), masks)
 
     @classmethod
     def of_classes(cls, classes: Tensor) -> Targets:
@@ -120,6 +121,9 @@ class DenseOutput(NamedTuple):
     size: tuple[int, int]  # height, width of the network's input in pixels
     background: bool = False  # scores are a softmax over the classes and the background
     valid: Tensor | None = None  # [B, P] bool: priors that are no padding; all when None
+    frame: Tensor | None = (
+        None  # [B, 4] xyxy pixels: where the picture lies in the network's input; all of it when None
+    )
 
     def class_scores(self) -> Tensor:
         """Probabilities of the classes at every prior, ``[B, P, C]`` in 0..1, without objectness or quality."""
@@ -131,26 +135,62 @@ class DenseOutput(NamedTuple):
 class QueryOutput(NamedTuple):
     """What a detector of queries says: one box and one class a query, after every layer of its decoder.
 
-    ``layer(i)`` is what assigners and losses look at: there the queries are priors, each its own whole picture.
+    A head that does not see padding cannot say where in the network's input it lies: its boxes are shares of the
+    picture alone, its ``frame``. ``layer(i)`` is what assigners and losses look at.
     """
 
     logits: Tensor  # [L, B, Q, C] raw class scores, the answer last; [L, B, Q, C + 1] with a background, the last
-    boxes: Tensor  # [L, B, Q, 4] centre, width, height in 0..1 of the network's input
+    boxes: Tensor  # [L, B, Q, 4] centre, width, height in 0..1 of the frame
     size: tuple[int, int]  # height, width of the network's input in pixels
     background: bool = False  # scores are a softmax over the classes and the background
-    proposed: DenseOutput | None = None  # what the encoder says at every cell, where queries come from it
+    proposed: DenseOutput | None = None  # what the encoder says at every cell, `as_priors`; of one class, which is 0
+    frame: Tensor | None = (
+        None  # [B, 4] xyxy pixels: where the picture lies in the network's input; all of it when None
+    )
 
     def layer(self, number: int) -> DenseOutput:
-        """One layer's queries as priors, boxes in ``xyxy`` pixels; ``deltas`` are the boxes as they were said."""
-        logits, said = self.logits[number], self.boxes[number]
-        height, width = self.size
-        scale = said.new_tensor([width, height])
-        half = said[..., 2:] / 2
-        boxes = torch.cat([(said[..., :2] - half) * scale, (said[..., :2] + half) * scale], dim=-1)
-        count = said.shape[1]
-        whole = said.new_tensor([0, 0, width, height]).expand(count, 4)
-        strides = said.new_ones(count, 2)
-        return DenseOutput(logits, said, boxes, whole, (count,), {}, strides, self.size, self.background)
+        """One layer's queries as priors."""
+        return as_priors(self.logits[number], self.boxes[number], self.size, self.background, self.frame)
+
+    def layers(self) -> DenseOutput:
+        """The queries of all layers as priors of ``L * B`` pictures, layer after layer."""
+        frame = None if self.frame is None else self.frame.repeat(self.logits.shape[0], 1)
+        return as_priors(self.logits.flatten(0, 1), self.boxes.flatten(0, 1), self.size, self.background, frame)
+
+    def within(self, frame: Tensor, background: bool = False) -> QueryOutput:
+        """The same, said of pictures that lie at ``frame [B, 4]``, with what only the model knows."""
+        found = self._replace(frame=frame, background=background)
+        if self.proposed is None:
+            return found
+        said = self.proposed
+        priors = as_priors(said.logits, said.deltas, self.size, background, frame)
+        return found._replace(proposed=priors._replace(valid=said.valid))
+
+
+def as_priors(
+    logits: Tensor, said: Tensor, size: tuple[int, int], background: bool = False, frame: Tensor | None = None
+) -> DenseOutput:
+    """Queries as priors, each of the whole picture; ``deltas`` are the boxes as they were said.
+
+    Args:
+        logits: ``[B, Q, C]``.
+        said: ``[B, Q, 4]``, centre, width and height in 0..1 of the frame.
+        size: height, width of the network's input in pixels.
+        background: scores are a softmax over the classes and the background.
+        frame: ``[B, 4]`` xyxy pixels, where the pictures lie; all of the input when None.
+    """
+    batch, count = said.shape[:2]
+    if frame is None:
+        height, width = size
+        whole = torch.stack([said.new_full((), side) for side in (0, 0, width, height)]).expand(batch, 4)
+    else:
+        whole = frame.to(said.dtype)
+    whole = whole.unsqueeze(1).expand(-1, count, -1)  # [B, Q, 4]
+    scale, half = whole[..., 2:] - whole[..., :2], said[..., 2:] / 2
+    low, high = said[..., :2] - half, said[..., :2] + half
+    boxes = torch.cat([whole[..., :2] + low * scale, whole[..., :2] + high * scale], dim=-1)
+    strides = said.new_ones(count, 2)
+    return DenseOutput(logits, said, boxes, whole, (count,), {}, strides, size, background, frame=frame)
 
 
 class Assignment(NamedTuple):

@@ -13,6 +13,7 @@ from torso.assigners.atss import ATSS
 from torso.assigners.center import Center
 from torso.assigners.fcos import FCOS
 from torso.assigners.grid import Grid
+from torso.assigners.hungarian import Hungarian
 from torso.assigners.iqdet import IQDet
 from torso.assigners.max_iou import MaxIoU
 from torso.assigners.ota import OTA
@@ -26,6 +27,7 @@ ASSIGNERS: dict[str, type[nn.Module]] = {
     "center": Center,
     "fcos": FCOS,
     "grid": Grid,
+    "hungarian": Hungarian,
     "iqdet": IQDet,
     "max_iou": MaxIoU,
     "ota": OTA,

@@ -37,6 +37,20 @@ def pairwise_diou(first: Tensor, second: Tensor) -> Tensor:
     return pairwise_iou(first, second) - _apart(a, b)
 
 
+def pairwise_giou(first: Tensor, second: Tensor) -> Tensor:
+    """GIoU in -1..1 of every box of ``first [..., N, 4]`` with every box of ``second [..., M, 4]``: ``[..., N, M]``."""
+    a, b = first.unsqueeze(-2), second.unsqueeze(-3)
+    shared, hull = None, None
+    for low, high in ((0, 2), (1, 3)):  # coordinate by coordinate, see `pairwise_iou`
+        side = (torch.minimum(a[..., high], b[..., high]) - torch.maximum(a[..., low], b[..., low])).clamp(min=0)
+        whole = torch.maximum(a[..., high], b[..., high]) - torch.minimum(a[..., low], b[..., low])
+        shared, hull = (side, whole) if shared is None or hull is None else (shared * side, hull * whole)
+    assert shared is not None
+    assert hull is not None
+    union = area(first).unsqueeze(-1) + area(second).unsqueeze(-2) - shared
+    return _share(shared, union) - _share(hull - union, hull)
+
+
 def iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU in 0..1, row by row, of ``[..., 4]`` and ``[..., 4]``: ``[...]``."""
     return _share(*_shared_and_union(first, second))

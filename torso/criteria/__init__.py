@@ -11,15 +11,19 @@ from __future__ import annotations
 from torch import nn
 
 from torso.criteria.auto_assign import AutoAssign
+from torso.criteria.centernet import CenterNet
 from torso.criteria.classify import ClassifyCriterion
 from torso.criteria.dense import DenseCriterion
 from torso.criteria.free_anchor import FreeAnchor
+from torso.criteria.query import QueryCriterion
 from torso.criteria.rep_points import RepPoints
 
 CRITERIA: dict[str, type[nn.Module]] = {
     "auto_assign": AutoAssign,
+    "centernet": CenterNet,
     "classify": ClassifyCriterion,
     "dense": DenseCriterion,
     "free_anchor": FreeAnchor,
+    "query": QueryCriterion,
     "rep_points": RepPoints,
 }

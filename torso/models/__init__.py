@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torso.models.classifier import Classifier
 from torso.models.detector import Detector
+from torso.models.query import QueryDetector
 from torso.models.replace import append_head, replace_head
 from torso.models.two_stage import TwoStage
 
-__all__ = ["Classifier", "Detector", "TwoStage", "append_head", "replace_head"]
+__all__ = ["Classifier", "Detector", "QueryDetector", "TwoStage", "append_head", "replace_head"]

@@ -16,6 +16,7 @@ from torso.config import Role, Spec
 from torso.criteria.classify import ClassifyCriterion
 from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
+from torso.recipes.query import query
 from torso.recipes.two_stage import two_stage
 from torso.recipes.wiring import fitted, joined, objective_of
 from torso.train.optim import groups
@@ -246,5 +247,6 @@ def parameter_groups(settings: dict[str, Any], model: nn.Module) -> list[dict[st
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "detector": detector,
     "two_stage": two_stage,
+    "query": query,
     "classifier": classifier,
 }
