@@ -23,7 +23,7 @@ from torso.heads.dense import BRANCHES, HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
 
 CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
-LOSS_TAKES = ("scores", "classes", "deltas", "uncertain", "distribution", "boxes", "grid")
+LOSS_TAKES = ("scores", "classes", "deltas", "uncertain", "distribution", "object", "boxes", "embeddings", "grid")
 
 
 def check_backbone(backbone: nn.Module, size: int = 64, *, compiles: bool = True) -> None:
@@ -330,7 +330,9 @@ def _loss_case(takes: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         "deltas": (normal(6, 4), normal(6, 4)),
         "uncertain": (normal(6, 8), normal(6, 4)),
         "distribution": (normal(6, 32), uniform(6, 4) * 7),  # bins 0..7 a side
+        "object": (normal(6, 5), torch.cat([flags[:, 0, 0, :1], normal(6, 4)], dim=-1)),
         "boxes": (first.clone(), second),
+        "embeddings": (normal(2, 6, 2), (torch.arange(6) < 4).double().expand(2, -1)),  # two of them are padding
         # Two slots that compete for one object, three classes.
         "grid": (uniform(6, 3, 2, 13), torch.cat([uniform(6, 3, 2, 4), flags], dim=-1)),
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.boxes.candidates import rows
-from torso.structures import DenseOutput, Targets
+from torso.structures import Assignment, DenseOutput, Targets
 
 
 class Drawn(NamedTuple):
@@ -18,6 +18,10 @@ class Drawn(NamedTuple):
     valid: Tensor  # [B, S] bool: no padding
     matched: Tensor  # [B, S] int64: row of the targets (0 where not positive)
     positive: Tensor  # [B, S] bool
+
+    def assignment(self) -> Assignment:
+        """What each of them learns: an object, or that there is nothing."""
+        return Assignment(self.matched, self.positive, self.valid & ~self.positive)
 
 
 class Draw(nn.Module):
@@ -51,9 +55,8 @@ class Draw(nn.Module):
         rank = taken.positive.to(torch.uint8) * 2 + taken.negative.to(torch.uint8)
         count = min(int(self.sample.count), boxes.shape[1])  # type: ignore[arg-type]
         place = rank.argsort(dim=1, descending=True, stable=True)[:, :count]
-        return Drawn(
-            rows(boxes, place), rank.gather(1, place) > 0, assigned.matched.gather(1, place), rank.gather(1, place) > 1
-        )
+        rank = rank.gather(1, place)
+        return Drawn(rows(boxes, place), rank > 0, assigned.matched.gather(1, place), rank > 1)
 
 
 def regions_output(boxes: Tensor, valid: Tensor, size: tuple[int, int]) -> DenseOutput:

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from torso.boxes.center_size import CenterSize
 from torso.boxes.convert import xyxy_to_cxcywh
 from torso.boxes.distances import LTRB
 from torso.boxes.distribution import Distribution
@@ -52,11 +53,11 @@ class Delta:
         self.max_log = math.log(max_ratio)
 
     def encode(self, boxes: Tensor, priors: Tensor, strides: Tensor | None = None) -> Tensor:
-        """``xyxy`` boxes and priors ``[..., 4]`` to deltas ``[..., 4]``; boxes without area (padding) stay finite."""
-        box, prior = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(priors)
-        size = prior[..., 2:]
+        """``xyxy`` boxes and priors ``[..., 4]`` to deltas ``[..., 4]``; without area (padding) either stays finite."""
+        box, prior, least = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(priors), torch.finfo(boxes.dtype).eps
+        size = prior[..., 2:].clamp(min=least)
         centre = (box[..., :2] - prior[..., :2]) / size
-        ratio = (box[..., 2:] / size).clamp(min=torch.finfo(boxes.dtype).eps).log()
+        ratio = (box[..., 2:] / size).clamp(min=least).log()
         return _scaled(torch.cat([centre, ratio], dim=-1), self.weights)
 
     def decode(self, deltas: Tensor, priors: Tensor, strides: Tensor | None = None) -> Tensor:
@@ -76,6 +77,7 @@ def _scaled(deltas: Tensor, factors: Sequence[float]) -> Tensor:
 
 
 CODERS: dict[str, type] = {
+    "center_size": CenterSize,
     "delta": Delta,
     "distribution": Distribution,
     "grid": Grid,

@@ -103,10 +103,15 @@ class DenseCriterion(nn.Module):
         self.branches = [*([quality] if quality else []), *(name for name, needed in wanted.items() if needed)]
         """What the head has to say beside classes and boxes."""
 
-    def forward(self, output: DenseOutput, targets: Targets) -> Losses:
-        """All priors of all pictures at once; a batch without objects has a finite class loss and a box loss of 0."""
+    def forward(self, output: DenseOutput, targets: Targets, assigned: Assignment | None = None) -> Losses:
+        """All priors of all pictures at once; a batch without objects has a finite class loss and a box loss of 0.
+
+        Where it was said before what each prior learns, ``assigned``, the assigner is not asked again.
+        """
         targets = targets.with_a_row()
-        assigned: Assignment = real(self.assigner(output, targets), output.valid)
+        if assigned is None:
+            assigned = self.assigner(output, targets)
+        assigned = real(assigned, output.valid)
         output = of_matched_class(output, targets.labels.gather(1, assigned.matched), self.coder)
         boxes = box_targets(assigned, targets, output.priors)  # [B, P, 4]
         overlap = None

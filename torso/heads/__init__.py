@@ -7,7 +7,9 @@ an attribute), ``coder_size`` (numbers a box takes) and ``branches`` (what else 
 what makes scores of it is the same for all of them (`torso.models.Detector`).
 Heads of regions take ``in_channels`` and ``num_classes`` alike, and ``coder_size``, ``num_boxes`` (classes that have a
 box of their own, or 1) and ``region_size`` (cells along a side); ``maps(features)`` is what regions are cut out of,
-and called with ``[B, R, C, S, S]`` they return `torso.heads.roi_box.RoIOutput`. Classification heads take
+and called with ``[B, R, C, S, S]`` they return `torso.heads.roi_box.RoIOutput`. Heads of masks take ``in_channels``
+and ``num_classes``; called with the same they return ``[B, R, K, 2S, 2S]``, and ``of_labels(regions, labels)`` is the
+mask of one class of each region. Classification heads take
 ``in_channels`` and ``num_classes`` and return ``[B, C]`` logits. Every head, or the heads it is made of, has
 ``reset_classes(num_classes)``: new layers of class logits, all else as it was.
 """
@@ -16,13 +18,17 @@ from __future__ import annotations
 
 from torch import nn
 
+from torso.heads.centernet import CenterNet
 from torso.heads.classify import Classify
+from torso.heads.deformable_detr import DeformableDETR
 from torso.heads.densebox import DenseBox
 from torso.heads.efficientdet import EfficientDet
 from torso.heads.fcos import FCOS
 from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
 from torso.heads.roi_box import RoIBox
+from torso.heads.roi_mask import RoIMask
+from torso.heads.roi_stage import RoIStage
 from torso.heads.rpn import RPN
 from torso.heads.small_objects import SmallObjects
 from torso.heads.ssd import SSD
@@ -31,13 +37,17 @@ from torso.heads.yolov1 import YOLOv1
 from torso.heads.yolox import YOLOX
 
 HEADS: dict[str, type[nn.Module]] = {
+    "centernet": CenterNet,
     "classify": Classify,
+    "deformable_detr": DeformableDETR,
     "densebox": DenseBox,
     "efficientdet": EfficientDet,
     "fcos": FCOS,
     "rep_points": RepPoints,
     "retina": Retina,
     "roi_box": RoIBox,
+    "roi_stage": RoIStage,
+    "roi_mask": RoIMask,
     "rpn": RPN,
     "small_objects": SmallObjects,
     "ssd": SSD,

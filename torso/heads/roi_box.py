@@ -55,13 +55,9 @@ class RoIBox(nn.Module):
             layers += [nn.Linear(width, channels), activation()]
             width = channels
         self.layers = nn.Sequential(*layers)
-        self.class_logits = nn.Linear(width, num_classes)
-        self.box_deltas = nn.Linear(width, num_boxes * coder_size)
+        self.class_logits = class_layer(width, num_classes)
+        self.box_deltas = delta_layer(width, num_boxes * coder_size)
         self.num_boxes, self.coder_size = num_boxes, coder_size
-        nn.init.normal_(self.class_logits.weight, std=0.01)
-        nn.init.normal_(self.box_deltas.weight, std=0.001)
-        for layer in (self.class_logits, self.box_deltas):
-            nn.init.zeros_(layer.bias)
 
     def maps(self, features: Features) -> Features:
         """What the regions are cut out of: the features as they are."""
@@ -74,11 +70,25 @@ class RoIBox(nn.Module):
 
     def reset_classes(self, num_classes: int) -> None:
         """New layers of class logits, the background's among them, and of boxes where each class has its own."""
-        self.class_logits = nn.Linear(self.class_logits.in_features, num_classes)
-        nn.init.normal_(self.class_logits.weight, std=0.01)
-        nn.init.zeros_(self.class_logits.bias)
+        like = self.class_logits.weight
+        self.class_logits = class_layer(like.shape[1], num_classes).to(like)
         if self.num_boxes > 1:
             self.num_boxes = num_classes - 1
-            self.box_deltas = nn.Linear(self.box_deltas.in_features, self.num_boxes * self.coder_size)
-            nn.init.normal_(self.box_deltas.weight, std=0.001)
-            nn.init.zeros_(self.box_deltas.bias)
+            self.box_deltas = delta_layer(like.shape[1], self.num_boxes * self.coder_size).to(like)
+
+
+def class_layer(in_channels: int, num_classes: int) -> nn.Linear:
+    """The last layer for classes, as Fast R-CNN begins with it."""
+    return _linear(in_channels, num_classes, std=0.01)
+
+
+def delta_layer(in_channels: int, size: int) -> nn.Linear:
+    """The last layer for boxes, as Fast R-CNN begins with it: nearly the regions themselves."""
+    return _linear(in_channels, size, std=0.001)
+
+
+def _linear(in_channels: int, size: int, std: float) -> nn.Linear:
+    layer = nn.Linear(in_channels, size)
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -12,11 +12,12 @@ from torso.assigners.draw import Draw, Drawn, with_objects
 from torso.boxes.candidates import candidates
 from torso.boxes.coders import Coder
 from torso.boxes.convert import clip
+from torso.criteria.dense import DenseCriterion
 from torso.heads.roi_box import RoIOutput
 from torso.models.detector import precise
 from torso.models.inside import Keep, go_on
 from torso.nn.normalize import normalizer
-from torso.structures import Batch, DenseOutput, Detections, Features, Losses
+from torso.structures import Batch, DenseOutput, Detections, Features, Losses, Targets
 
 
 class TwoStageOutput(NamedTuple):
@@ -55,6 +56,12 @@ class Stage(nn.Module):
             return said._replace(boxes=best.squeeze(2))
         likely = said.class_scores().argmax(dim=-1)[..., None, None].expand(-1, -1, -1, 4)
         return said._replace(boxes=best.gather(2, likely).squeeze(2))
+
+    def losses(self, output: DenseOutput, targets: Targets, drawn: Drawn | None = None) -> Losses:
+        """The named losses; regions learn what they were drawn for: among fewer an assigner might say otherwise."""
+        if drawn is not None and isinstance(self.criterion, DenseCriterion):
+            return self.criterion(output, targets, drawn.assignment())  # type: ignore[no-any-return]
+        return self.criterion(output, targets)  # type: ignore[no-any-return]
 
     def boxes_of(self, output: DenseOutput) -> Tensor:
         """The decoded boxes ``[B, R, 1 or C, 4]`` of what the head said."""
@@ -129,8 +136,8 @@ class TwoStage(nn.Module):
 
     @property
     def criterion(self) -> nn.ModuleList:
-        """The objectives that know classes."""
-        return nn.ModuleList([stage.criterion for stage in self.each])
+        """The objectives that know classes, the branch of masks among them: it knows no background."""
+        return nn.ModuleList([*(stage.criterion for stage in self.each), *([] if self.mask is None else [self.mask])])
 
     def features(self, images: Tensor) -> Features:
         """Pictures ``[B, 3, H, W]`` in 0..255 to features."""
@@ -164,7 +171,7 @@ class TwoStage(nn.Module):
                 boxes, valid = drawn.boxes, drawn.valid
             said = stage(features, boxes, valid, size)
             prefix = "" if number == 1 else f"stage{number}_"
-            losses |= {prefix + name: x for name, x in stage.criterion(said, targets).items()}
+            losses |= {prefix + name: x for name, x in stage.losses(said, targets, drawn).items()}
             if self.mask is not None and number == 1:
                 losses |= self.mask.losses(features, drawn, targets)  # type: ignore[operator]
             boxes = clip(said.boxes.detach(), *size)

@@ -17,6 +17,7 @@ from torso.necks.channel_mapper import ChannelMapper
 from torso.necks.concat import Concat
 from torso.necks.fpn import FPN
 from torso.necks.full_fpn import FullFPN
+from torso.necks.identity import Identity
 from torso.necks.matrix import Matrix
 from torso.necks.nasfpn import NASFPN
 from torso.necks.pan import PAN
@@ -39,6 +40,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "concat": Concat,
     "fpn": FPN,
     "full_fpn": FullFPN,
+    "identity": Identity,
     "matrix": Matrix,
     "nasfpn": NASFPN,
     "pan": PAN,
