@@ -92,6 +92,20 @@ def sincos_position(height: int, width: int, channels: int, temperature: float =
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def sines(places: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
+    """Sines and cosines of numbers in 0..1, in turn: ``[..., N] -> [..., N, channels]``.
+
+    Args:
+        places: a part of the picture's width or height.
+        channels: of each number, even.
+        temperature: largest wavelength over ``2 pi``.
+
+    Source: Deformable DETR, 2020, arXiv:2010.04159 (of its proposals)
+    """
+    bands = temperature ** (torch.arange(0, channels, 2, dtype=places.dtype, device=places.device) / channels)
+    return _waves(places[..., None] * (2 * math.pi) / bands)
+
+
 class LearnedPosition(nn.Module):
     """Class tokens in front of the patches, and a learned position added to all, resampled to the size that comes.
 
