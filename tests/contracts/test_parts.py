@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torso.assigners import ASSIGNERS
 from torso.backbones import BACKBONES
 from torso.boxes.coders import CODERS
 from torso.boxes.priors import PRIORS
+from torso.boxes.roi import PositionSensitive, RoIAlign
 from torso.boxes.suppress import BESIDE, SUPPRESSORS
+from torso.config import parameters
 from torso.criteria import DenseCriterion
 from torso.heads import HEADS
 from torso.losses import L1, LOSSES, Focal
@@ -68,9 +71,31 @@ def test_necks(name: str) -> None:
     testing.check_neck(lambda channels, strides: NECKS[name](channels, strides, **SMALL_NECKS.get(name, {})))
 
 
-@pytest.mark.parametrize("name", sorted(set(HEADS) - {"classify"}))
+def heads_that_take(word: str) -> list[str]:
+    return sorted(name for name, head in HEADS.items() if word in signature(head).parameters)
+
+
+@pytest.mark.parametrize("name", heads_that_take("num_priors"))
 def test_dense_heads(name: str) -> None:
     testing.check_head(HEADS[name])
+
+
+SMALL_ROI_HEADS: dict[str, dict[str, Any]] = {
+    "roi_box": {"channels": 8},
+    "roi_stage": {"channels": 16, "blocks": 2},
+}
+
+
+@pytest.mark.part("head/roi_box", "head/roi_stage")
+@pytest.mark.parametrize("name", heads_that_take("num_boxes"))
+def test_heads_of_regions(name: str) -> None:
+    roi = (PositionSensitive if name == "rfcn" else RoIAlign)([8], size=4)
+
+    def make(**wired: Any) -> torch.nn.Module:
+        taken = {key: value for key, value in wired.items() if key in signature(HEADS[name]).parameters}
+        return HEADS[name](**taken, **SMALL_ROI_HEADS.get(name, {}))
+
+    testing.check_roi_head(make, roi)
 
 
 @pytest.mark.part("head/classify")
