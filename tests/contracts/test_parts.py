@@ -16,7 +16,6 @@ from torso.boxes.coders import CODERS
 from torso.boxes.priors import PRIORS
 from torso.boxes.roi import PositionSensitive, RoIAlign
 from torso.boxes.suppress import BESIDE, SUPPRESSORS
-from torso.config import parameters
 from torso.criteria import DenseCriterion
 from torso.heads import HEADS
 from torso.losses import L1, LOSSES, Focal
