@@ -121,9 +121,7 @@ class DenseOutput(NamedTuple):
     size: tuple[int, int]  # height, width of the network's input in pixels
     background: bool = False  # scores are a softmax over the classes and the background
     valid: Tensor | None = None  # [B, P] bool: priors that are no padding; all when None
-    frame: Tensor | None = (
-        None  # [B, 4] xyxy pixels: where the picture lies in the network's input; all of it when None
-    )
+    frame: Tensor | None = None  # [B, 4] xyxy pixels: where the picture lies in the input; all of it when None
 
     def class_scores(self) -> Tensor:
         """Probabilities of the classes at every prior, ``[B, P, C]`` in 0..1, without objectness or quality."""
@@ -144,9 +142,7 @@ class QueryOutput(NamedTuple):
     size: tuple[int, int]  # height, width of the network's input in pixels
     background: bool = False  # scores are a softmax over the classes and the background
     proposed: DenseOutput | None = None  # what the encoder says at every cell, `as_priors`; of one class, which is 0
-    frame: Tensor | None = (
-        None  # [B, 4] xyxy pixels: where the picture lies in the network's input; all of it when None
-    )
+    frame: Tensor | None = None  # [B, 4] xyxy pixels: where the picture lies in the input; all of it when None
 
     def layer(self, number: int) -> DenseOutput:
         """One layer's queries as priors."""

@@ -9,9 +9,11 @@ Heads of regions take ``in_channels`` and ``num_classes`` alike, and ``coder_siz
 box of their own, or 1) and ``region_size`` (cells along a side); ``maps(features)`` is what regions are cut out of,
 and called with ``[B, R, C, S, S]`` they return `torso.heads.roi_box.RoIOutput`. Heads of masks take ``in_channels``
 and ``num_classes``; called with the same they return ``[B, R, K, 2S, 2S]``, and ``of_labels(regions, labels)`` is the
-mask of one class of each region. Classification heads take
-``in_channels`` and ``num_classes`` and return ``[B, C]`` logits. Every head, or the heads it is made of, has
-``reset_classes(num_classes)``: new layers of class logits, all else as it was.
+mask of one class of each region. Heads of queries take ``in_channels``, ``strides`` and ``num_classes``, have
+``of_queries = True``, and called with ``(features, real, size)`` they return `torso.structures.QueryOutput`
+(`torso.models.QueryDetector`). Classification heads take ``in_channels`` and ``num_classes`` and return ``[B, C]``
+logits. Every head, or the heads it is made of, has ``reset_classes(num_classes)``: new layers of class logits, all else
+as it was.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torso.heads.centernet import CenterNet
 from torso.heads.classify import Classify
 from torso.heads.deformable_detr import DeformableDETR
 from torso.heads.densebox import DenseBox
+from torso.heads.detr import DETR
 from torso.heads.efficientdet import EfficientDet
 from torso.heads.fcos import FCOS
 from torso.heads.rep_points import RepPoints
@@ -41,6 +44,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "classify": Classify,
     "deformable_detr": DeformableDETR,
     "densebox": DenseBox,
+    "detr": DETR,
     "efficientdet": EfficientDet,
     "fcos": FCOS,
     "rep_points": RepPoints,
