@@ -13,6 +13,10 @@ SMALL: dict[str, list[str]] = {
         "model.neck={name: ssd_extra, widths: [24, 24]}",
         "model.prior={name: default_boxes, sizes: [12, 24, 48, 80, 120], ratios: [[2], [2, 3], [2, 3], [2]]}",
     ],
+    "centernet": [
+        "model.backbone={name: tiny, widths: [16, 24, 32, 48], levels: [2, 3, 4]}",
+        "model.head.channels=32",
+    ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
     "efficientdet": [
         TINY,
@@ -40,6 +44,21 @@ SMALL: dict[str, list[str]] = {
         "model.propose.topk=100",
         "model.sample.count=64",
         "model.roi={name: align, size: 5, canonical: 56}",
+        "model.head.channels=64",
+    ],
+    "faster_rcnn_c4": [
+        "model.backbone={name: tiny, widths: [16, 24, 32], levels: [3]}",
+        "model.propose.prior.sizes=[[16, 24, 36, 48]]",
+        "model.propose.suppress.max_detections=64",
+        "model.propose.topk=100",
+        "model.sample.count=64",
+        "model.roi.size=6",
+        "model.head={name: roi_stage, channels: 64, blocks: 1}",
+    ],
+    "fast_rcnn": [
+        "model.backbone={name: tiny, widths: [16, 24, 32], levels: [3]}",
+        "model.propose={name: windows, scales: [0.4, 0.28, 0.2, 0.14]}",
+        "model.roi.size=5",
         "model.head.channels=64",
     ],
     "retinanet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
@@ -80,6 +99,8 @@ SMALL: dict[str, list[str]] = {
 
 _NINE = "[[9, 15], [18, 23], [38, 51], [10, 16], [19, 24], [34, 49], [12, 17], [20, 31], [33, 48]]"
 FITTED: dict[str, list[str]] = {
+    "fast_rcnn": ["model.head.channels=32"],
+    "faster_rcnn_c4": ["model.sample.count=4", "model.propose.suppress.max_detections=20"],
     "yolov1": ["model.head.grid=[2, 2]", "model.coder.unit=2"],
     "yolov2": ["model.prior.sizes=[[9, 15], [18, 23], [24, 37], [38, 51]]"],
     "yolov3": [f"model.prior.sizes={_NINE}", "train.optimizer.lr=0.02"],  # steps of 0.001 are lost in float32

@@ -86,7 +86,10 @@ class Ensemble(nn.Module):
         mean = self._weighted([each[0].logit(eps=1e-7) if self.how == "logits" else each[0] for each in said])
         first: Any = self.models[0]
         found: Detections = first.choose(
-            mean.sigmoid() if self.how == "logits" else mean, self._weighted([each[1] for each in said]), counts
+            mean.sigmoid() if self.how == "logits" else mean,
+            self._weighted([each[1] for each in said]),
+            counts,
+            (images.shape[-2], images.shape[-1]),
         )
         return found
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from torso.boxes.cells import pair
 
 # Objects drawn at a time: however crowded a picture is, at most 4 tables of B x CHUNK x H x W numbers live at once.
 CHUNK = 16
@@ -39,7 +43,7 @@ def gaussian_radius(sides: Tensor, overlap: float) -> Tensor:
 
 
 def cells_of(points: Tensor, stride: float | Tensor, grid: tuple[int, int]) -> Tensor:
-    """The cells (x, y) ``[..., 2]`` int64 that hold ``points [..., 2]`` in pixels; beyond the grid the nearest one does.
+    """The cells (x, y) ``[..., 2]`` int64 that hold ``points [..., 2]`` in pixels, or are the nearest to them.
 
     Args:
         points: (x, y).
@@ -129,3 +133,25 @@ def peaks(scores: Tensor, window: int) -> Tensor:
     flat = scores.flatten(0, -3) if scores.ndim > 3 else scores
     highest = functional.max_pool2d(flat, window, 1, window // 2)
     return torch.where(flat == highest, flat, 0.0).reshape(scores.shape)
+
+
+def peaks_of_levels(
+    scores: Tensor, counts: Sequence[int], strides: Sequence[int | tuple[int, int]], size: tuple[int, int], window: int
+) -> Tensor:
+    """`peaks` of every class in every level: ``[B, P, C]`` to the same.
+
+    Args:
+        scores: of all priors, level after level, row-major, the priors of a cell together.
+        counts: priors of each level.
+        strides: of the levels; pairs are (height, width).
+        size: height, width of the network's input in pixels (which may be symbols of ``torch.export``).
+        window: side in cells, odd.
+    """
+    found = []
+    for level, (down, right) in zip(torch.split(scores, list(counts), 1), map(pair, strides), strict=True):
+        batch, count, classes = level.shape
+        height, width = -(-size[0] // down), -(-size[1] // right)
+        # [B, H*W*A, C] -> [B, A*C, H, W] and back
+        maps = level.reshape(batch, height, width, count // (height * width) * classes).permute(0, 3, 1, 2)
+        found.append(peaks(maps, window).permute(0, 2, 3, 1).reshape(batch, count, classes))
+    return torch.cat(found, dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torso.boxes.candidates import candidates, candidates_of_classes
 from torso.boxes.coders import Coder
 from torso.boxes.convert import clip
+from torso.boxes.heatmap import peaks_of_levels
 from torso.heads.dense import HeadOutput
 from torso.models.inside import Keep, go_on
 from torso.nn.normalize import normalizer
@@ -35,6 +36,8 @@ class Detector(nn.Module):
         topk_of: which of the two (SSD: class).
         score_powers: of the three factors of a score: class probability, objectness, and quality (centerness or IoU);
             a factor that the head does not say is 1. FCOS takes the root, (0.5, 1, 0.5); PP-YOLO (1, 0.6, 0.4).
+        peaks: a class is a candidate only where none is higher within a window of so many cells of its level, odd;
+            everywhere when None (CenterNet: 3).
         normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
 
     Source: own design; with RetinaNet's parts it is Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002
@@ -58,6 +61,7 @@ class Detector(nn.Module):
         topk: int = 1000,
         topk_of: Literal["level", "class"] = "level",
         score_powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        peaks: int | None = None,
         normalize: nn.Module | None = None,
     ):
         super().__init__()
@@ -70,7 +74,9 @@ class Detector(nn.Module):
                 f"{type(suppress).__name__} wants the {silent[0]} of every box, but the criterion asks the head for "
                 f"{list(asked) or 'nothing beside'}: take another suppressor, or a loss that learns it (kl_box)"
             )
-        self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
+        if peaks is not None and (peaks < 1 or peaks % 2 == 0):
+            raise ValueError(f"a window of cells has a middle: peaks is odd, got {peaks}")
+        self.num_classes, self.threshold, self.topk, self.peaks = num_classes, threshold, topk, peaks
         self.score_powers, self.topk_of = score_powers, topk_of
         self.background: bool = getattr(criterion, "background", False)
         self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
@@ -96,7 +102,8 @@ class Detector(nn.Module):
     def answer(self, images: Tensor, keep: Keep) -> Detections:
         """`predict`, with the numbers of `inside` passed through ``keep``."""
         scores, boxes, counts = self.score(images)
-        return self.choose(keep("prior_scores", scores), keep("prior_boxes", boxes), counts)
+        size = (images.shape[-2], images.shape[-1])
+        return self.choose(keep("prior_scores", scores), keep("prior_boxes", boxes), counts, size)
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Of every prior: scores ``[B, P, C]`` in 0..1 and boxes ``[B, P, 4]``; and how many priors each level has.
@@ -118,8 +125,11 @@ class Detector(nn.Module):
                     scores = scores * _power(output.extra[name].sigmoid(), power).unsqueeze(-1)
         return scores
 
-    def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int]) -> Detections:
-        """The answer among what `score` says."""
+    def choose(self, scores: Tensor, boxes: Tensor, counts: Sequence[int], size: tuple[int, int]) -> Detections:
+        """The answer among what `score` says of pictures of this height and width."""
+        if self.peaks is not None:
+            strides: Sequence[int | tuple[int, int]] = self.neck.strides  # type: ignore[assignment]
+            scores = peaks_of_levels(scores, counts, strides, size, self.peaks)
         if self.topk_of == "class":
             chosen = candidates_of_classes(scores, boxes, threshold=self.threshold, topk=self.topk)
         else:

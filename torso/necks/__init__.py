@@ -15,6 +15,7 @@ from torso.necks.aspp import ASPP
 from torso.necks.bifpn import BiFPN
 from torso.necks.channel_mapper import ChannelMapper
 from torso.necks.concat import Concat
+from torso.necks.dla_up import DLAUp
 from torso.necks.fpn import FPN
 from torso.necks.full_fpn import FullFPN
 from torso.necks.identity import Identity
@@ -38,6 +39,7 @@ NECKS: dict[str, type[nn.Module]] = {
     "bifpn": BiFPN,
     "channel_mapper": ChannelMapper,
     "concat": Concat,
+    "dla_up": DLAUp,
     "fpn": FPN,
     "full_fpn": FullFPN,
     "identity": Identity,

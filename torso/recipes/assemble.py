@@ -17,6 +17,7 @@ from torso.criteria.classify import ClassifyCriterion
 from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
 from torso.recipes.query import query
+from torso.recipes.classical import classical
 from torso.recipes.two_stage import two_stage
 from torso.recipes.wiring import fitted, joined, objective_of
 from torso.train.optim import groups
@@ -40,6 +41,7 @@ def detector(
     topk: int = 1000,
     topk_of: Literal["level", "class"] = "level",
     score_powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    peaks: int | None = None,
     normalize: Annotated[Spec | None, Role("transform")] = None,
 ) -> Detector:
     """A dense detector: backbone, neck, head; priors and a coder; an assigner and two losses; a suppressor.
@@ -61,6 +63,7 @@ def detector(
         topk: candidates a level, or a class.
         topk_of: which of the two (SSD: class).
         score_powers: of class probability, objectness and quality in a score.
+        peaks: side in cells of the window in which only the highest score of a class is a candidate.
         normalize: the first layer, such as ``normalize_robust``; by the backbone's mean and deviation when None.
 
     Source: own design.
@@ -99,6 +102,7 @@ def detector(
             topk=topk,
             topk_of=topk_of,
             score_powers=score_powers,
+            peaks=peaks,
             normalize=None if normalize is None else normalize.build(),
         )
     )
@@ -249,4 +253,5 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "two_stage": two_stage,
     "query": query,
     "classifier": classifier,
+    "classical": classical,
 }

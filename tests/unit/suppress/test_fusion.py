@@ -75,7 +75,7 @@ class Guess(nn.Module):
         size = images.shape[0]
         return self.scores.expand(size, -1, -1), self.boxes.expand(size, -1, -1), self.counts
 
-    def choose(self, scores: Tensor, boxes: Tensor, counts: tuple[int, ...]) -> Detections:
+    def choose(self, scores: Tensor, boxes: Tensor, counts: tuple[int, ...], size: object = None) -> Detections:
         return BatchedNMS(max_detections=20)(*candidates(scores, boxes, counts, topk=10))
 
     def predict(self, images: Tensor) -> Detections:
