@@ -94,7 +94,7 @@ def head_of(theirs: nn.Module, refine: bool = False, two_stage: bool = False) ->
     there = dict(theirs.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
-            parameter.copy_(of_shape(there[transformers_name(name)], parameter))
+            parameter.copy_(counterpart(name, parameter, there))
     return ours
 
 
@@ -127,21 +127,27 @@ def transformers_name(name: str) -> str:
         ("look_norm", f"{look}_layer_norm"),
         ("look", look),
         ("meet_norm", "self_attn_layer_norm"),
-        ("meet.query", "self_attn.q_proj"),
-        ("meet.key", "self_attn.k_proj"),
-        ("meet.value", "self_attn.v_proj"),
-        ("meet.out", "self_attn.o_proj"),
-        ("think.0", "mlp.fc1"),
-        ("think.3", "mlp.fc2"),
-        ("think_norm", "final_layer_norm"),
+        ("meet.out_proj", "self_attn.o_proj"),
+        ("meet.in_proj", "self_attn.*_proj"),
+        ("feed.0", "mlp.fc1"),
+        ("feed.3", "mlp.fc2"),
+        ("feed_norm", "final_layer_norm"),
     ]:
+        name = name.replace("in_proj_", "in_proj.")
         name = re.sub(rf"(layers\.\d\.){re.escape(ours)}\.", rf"\g<1>{its}.", name)
     return name
 
 
-def of_shape(there: Tensor, parameter: Tensor) -> Tensor:
-    """Its layer of proposals has a row for every class and uses the first; ours has one."""
-    return there[: len(parameter)]
+def counterpart(name: str, mine: Tensor, theirs: dict[str, Tensor]) -> Tensor:
+    """What corresponds to a tensor of ours.
+
+    Queries, keys and values have one matrix here and three there; its layer of proposals has a row for every class and
+    uses the first, ours has one.
+    """
+    there = transformers_name(name)
+    if "*" in there:
+        return torch.cat([theirs[there.replace("*", letter)] for letter in "qkv"])
+    return theirs[there][: len(mine)]
 
 
 class Run(NamedTuple):
@@ -208,7 +214,7 @@ def gradients(loss: Tensor, *modules: nn.Module) -> list[dict[str, Tensor]]:
 
 def compare_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
     for name, gradient in ours.items():
-        its = of_shape(theirs[transformers_name(name)], gradient)
+        its = counterpart(name, gradient, theirs)
         torch.testing.assert_close(gradient, its, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from torso.boxes.candidates import best, rows
-from torso.nn.deformable_layers import DeformableDecoderLayer, DeformableEncoderLayer
+from torso.nn.deformable_layers import DeformableDecoderLayer, DeformableEncoderLayer, xavier
 from torso.nn.frames import Frames
 from torso.nn.init import init_prior
 from torso.nn.position import SinePosition, sines
@@ -98,9 +98,9 @@ class DeformableDETR(nn.Module):
         self.encoder = nn.ModuleList(DeformableEncoderLayer(*of_layer) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(DeformableDecoderLayer(*of_layer) for _ in range(decoder_layers))
         if two_stage:
-            self.proposal = nn.Sequential(_xavier(channels, channels), nn.LayerNorm(channels))
+            self.proposal = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
             self.proposal_logits, self.proposal_deltas = nn.Linear(channels, 1), _box_layers(channels)
-            self.query: nn.Module = nn.Sequential(_xavier(2 * channels, 2 * channels), nn.LayerNorm(2 * channels))
+            self.query: nn.Module = nn.Sequential(nn.Linear(2 * channels, 2 * channels), nn.LayerNorm(2 * channels))
         else:
             self.query = nn.Embedding(queries, 2 * channels)
             self.reference = nn.Linear(channels, 2)
@@ -214,8 +214,13 @@ class DeformableDETR(nn.Module):
     def _init(self) -> None:
         """As the paper's code: a box begins small around its point, or as its proposal."""
         nn.init.normal_(self.level)
-        if not self.two_stage:
-            nn.init.xavier_uniform_(self.reference.weight)
+        xavier(self.project, self.coarser)
+        for conv, _ in (*self.project, *self.coarser):
+            nn.init.zeros_(conv.bias)
+        if self.two_stage:
+            xavier(self.proposal, self.query)
+        else:
+            xavier(self.reference)
             nn.init.zeros_(self.reference.bias)
             first = self.box_deltas[0][-1].bias  # type: ignore[index]
             first[2:] = -2.0
@@ -232,8 +237,6 @@ def _projection(in_channels: int, channels: int, groups: int, stride: int = 1) -
     """A convolution, 1x1 or strided and 3x3, and a group norm."""
     side = 3 if stride > 1 else 1
     conv = nn.Conv2d(in_channels, channels, side, stride, padding=side // 2)
-    nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.GroupNorm(groups, channels))
 
 
@@ -243,12 +246,6 @@ def _box_layers(channels: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(), last)
-
-
-def _xavier(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer
 
 
 def _logit(places: Tensor) -> Tensor:

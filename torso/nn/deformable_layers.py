@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from torso.nn.deformable import DeformableAttention
+from torso.nn.encoder_decoder import FeedForward
 from torso.nn.frames import Frames
 
 
@@ -29,15 +29,16 @@ class DeformableEncoderLayer(nn.Module):
         super().__init__()
         self.look = DeformableAttention(channels, heads, levels, points)
         self.look_norm = nn.LayerNorm(channels)
-        self.think = feedforward(channels, hidden, dropout)
-        self.think_norm = nn.LayerNorm(channels)
+        self.feed = FeedForward(channels, hidden, dropout)
+        self.feed_norm = nn.LayerNorm(channels)
         self.drop = nn.Dropout(dropout)
+        xavier(self.feed)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, frames: Frames) -> Tensor:
         """Cells with their positions, and where they are on each map, ``[B, S, levels, 2]``."""
         seen = self.look(x + position, reference, x, frames.sizes, frames.valid)
         x = self.look_norm(x + self.drop(seen))
-        out: Tensor = self.think_norm(x + self.drop(self.think(x)))
+        out: Tensor = self.feed_norm(x + self.drop(self.feed(x)))
         return out
 
 
@@ -59,60 +60,26 @@ class DeformableDecoderLayer(nn.Module):
         self, channels: int, heads: int = 8, levels: int = 4, points: int = 4, hidden: int = 1024, dropout: float = 0.1
     ):
         super().__init__()
-        self.meet = QueryAttention(channels, heads, dropout)
+        self.meet = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
         self.meet_norm = nn.LayerNorm(channels)
         self.look = DeformableAttention(channels, heads, levels, points)
         self.look_norm = nn.LayerNorm(channels)
-        self.think = feedforward(channels, hidden, dropout)
-        self.think_norm = nn.LayerNorm(channels)
+        self.feed = FeedForward(channels, hidden, dropout)
+        self.feed_norm = nn.LayerNorm(channels)
         self.drop = nn.Dropout(dropout)
+        xavier(self.meet, self.feed)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, cells: Tensor, frames: Frames) -> Tensor:
         """Queries with their positions and references ``[B, Q, levels, 2 or 4]``; cells ``[B, S, channels]``."""
-        x = self.meet_norm(x + self.drop(self.meet(x, position)))
+        placed = x + position
+        x = self.meet_norm(x + self.drop(self.meet(placed, placed, x, need_weights=False)[0]))
         seen = self.look(x + position, reference, cells, frames.sizes, frames.valid)
         x = self.look_norm(x + self.drop(seen))
-        out: Tensor = self.think_norm(x + self.drop(self.think(x)))
+        out: Tensor = self.feed_norm(x + self.drop(self.feed(x)))
         return out
 
 
-class QueryAttention(nn.Module):
-    """Queries look at each other; their positions count for who looks at whom, not for what is seen.
-
-    Args:
-        channels: of a query.
-        heads: they divide ``channels``.
-        dropout: of the weights, 0..1.
-
-    Source: End-to-End Object Detection with Transformers, 2020, arXiv:2005.12872
-    """
-
-    def __init__(self, channels: int, heads: int = 8, dropout: float = 0.0):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
-        for layer in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(layer.weight, gain=2**-0.5)  # as the three in one layer
-        nn.init.xavier_uniform_(self.out.weight)
-        for layer in (self.query, self.key, self.value, self.out):
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """``[B, Q, channels]`` to the same."""
-        placed = x + position
-        query, key, value = (
-            layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, y in ((self.query, placed), (self.key, placed), (self.value, x))
-        )  # [B, heads, Q, channels / heads]
-        dropout = self.dropout if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        out: Tensor = self.out(seen.transpose(1, 2).flatten(2))
-        return out
-
-
-def feedforward(channels: int, hidden: int, dropout: float) -> nn.Sequential:
-    """Two linear layers with a rectifier between."""
-    layers = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels))
-    for place in (0, 3):
-        nn.init.xavier_uniform_(layers[place].weight)  # type: ignore[arg-type]
-    return layers
+def xavier(*modules: nn.Module) -> None:
+    """Draw all matrices as the paper's code does; the three of an attention are one."""
+    for matrix in (parameter for module in modules for parameter in module.parameters() if parameter.ndim > 1):
+        nn.init.xavier_uniform_(matrix)
