@@ -28,6 +28,13 @@ class Pairs(NamedTuple):
     overlap: Floats  # [E] IoU; with a crowd region: the part of the detection that lies inside it
 
 
+class Matched(NamedTuple):
+    """Detections that count, best first, under the COCO rule at one overlap, and what each found."""
+
+    detection: Ints  # [K'] rows of the predictions by falling score; those on ignored objects are left out
+    target: Ints  # [K'] rows of the index' boxes, -1 for none
+
+
 class Counted(NamedTuple):
     """Detections that count, best first, under the COCO rule at one overlap."""
 
@@ -101,7 +108,13 @@ def greedy(pairs: Pairs, order: Ints, shared: Bools) -> dict[int, int]:
 
 
 def count_coco(index: Index, predictions: Predictions, overlap: float = 0.5, most: int = 100) -> Counted:
-    """Judge every detection by the COCO rule: by falling score each takes the free object it overlaps most.
+    """Judge every detection by the COCO rule, see `match_coco`."""
+    found = match_coco(index, predictions, overlap, most)
+    return Counted(found.detection, found.target >= 0)
+
+
+def match_coco(index: Index, predictions: Predictions, overlap: float = 0.5, most: int = 100) -> Matched:
+    """Match detections and objects by the COCO rule: by falling score each takes the free object it overlaps most.
 
     An object that counts is preferred to an ignored one; a detection on an ignored object is left out. At most
     ``most`` detections of a class in a picture are looked at.
@@ -119,7 +132,7 @@ def count_coco(index: Index, predictions: Predictions, overlap: float = 0.5, mos
     counts = (target < 0) | ~np.append(skip, False)[target]
     counts &= _first_of_group(predictions, rank, len(index.classes), most)
     kept = rank[counts[rank]]
-    return Counted(kept, target[kept] >= 0)
+    return Matched(kept, target[kept])
 
 
 def pair_up(index: Index, predictions: Predictions, threshold: float, overlap: float = 0.5) -> tuple[Ints, Ints]:
