@@ -234,7 +234,7 @@ def _mask(
     sample: Any = first.draw.sample
     masks = head.build(in_channels=pyramid.channels, num_classes=num_classes)
     most = int(sample.count * sample.positive) if count is None else count
-    return MaskBranch(roi.build(strides=pyramid.strides), masks, loss.build(), most, weight)
+    return MaskBranch(roi.build(strides=pyramid.strides), masks, loss.build(), pyramid.strides[0], most, weight)
 
 
 PROPOSERS: dict[str, Callable[..., nn.Module]] = {"rpn": rpn, "windows": Windows}
