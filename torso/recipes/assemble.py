@@ -16,8 +16,8 @@ from torso.config import Role, Spec
 from torso.criteria.classify import ClassifyCriterion
 from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
-from torso.recipes.query import query
 from torso.recipes.classical import classical
+from torso.recipes.query import query
 from torso.recipes.two_stage import two_stage
 from torso.recipes.wiring import fitted, joined, objective_of
 from torso.train.optim import groups
@@ -198,6 +198,7 @@ def training(
     schedule: Annotated[Any, Role("schedule")] = "multistep",
     tricks: Annotated[Sequence[Any], Role("trick")] = (),
     backbone_factor: float = 1.0,
+    slow: Sequence[str] = (),
     decay_norm_bias: bool = False,
     accumulate: int = 1,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -223,6 +224,7 @@ def training(
         schedule: factor of the learning rate, per step.
         tricks: clipping, averaging of weights and the like.
         backbone_factor: factor of the backbone's learning rate.
+        slow: patterns of parameters that learn with that factor, too, ``["*.sampling_offsets"]``.
         decay_norm_bias: weight decay on norms and biases too.
         accumulate: batches an optimizer step.
         precision: ``auto`` is bfloat16 where the processor has it, else float32.
@@ -244,6 +246,7 @@ def parameter_groups(settings: dict[str, Any], model: nn.Module) -> list[dict[st
         lr=rule.args["lr"],
         weight_decay=rule.args.get("weight_decay", 0.0),
         backbone_factor=settings["backbone_factor"],
+        slow=settings["slow"],
         decay_norm_bias=settings["decay_norm_bias"],
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -16,9 +17,15 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def groups(
-    model: nn.Module, lr: float, weight_decay: float, *, backbone_factor: float = 1.0, decay_norm_bias: bool = False
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    *,
+    backbone_factor: float = 1.0,
+    decay_norm_bias: bool = False,
+    slow: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """What to hand to an optimizer: up to four groups, {backbone, rest} x {decayed, not decayed}.
+    """What to hand to an optimizer: up to four groups, {backbone and slow, rest} x {decayed, not decayed}.
 
     Frozen parameters are left out. Parameters of norms, biases and all others of one dimension are not decayed unless
     `decay_norm_bias`. Each group says the names of its parameters in `param_names`.
@@ -29,6 +36,8 @@ def groups(
         weight_decay: of the decayed groups.
         backbone_factor: the backbone's rate as a part of `lr`; 0 is not "frozen", use `frozen_stages` for that.
         decay_norm_bias: decay everything.
+        slow: patterns of names that learn as the backbone does; one that fits none is no error, for another part may
+            have no such layers.
 
     Raises:
         ModelError: when nothing is left to train.
@@ -40,17 +49,18 @@ def groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim <= 1 or name.endswith(".bias") or id(parameter) in of_norms
-            key = (name.startswith("backbone."), decay_norm_bias or not plain)
+            named_slow = any(fnmatchcase(name, word) or fnmatchcase(name, f"{word}.*") for word in slow)
+            key = (named_slow or name.startswith("backbone."), decay_norm_bias or not plain)
             sorted_out.setdefault(key, []).append((name, parameter))
     if not sorted_out:
         raise ModelError("the model has no parameter that can be trained: all are frozen")
     return [
         {
             "params": named,
-            "lr": lr * (backbone_factor if in_backbone else 1.0),
+            "lr": lr * (backbone_factor if slower else 1.0),
             "weight_decay": weight_decay if decayed else 0.0,
         }
-        for (in_backbone, decayed), named in sorted(sorted_out.items(), reverse=True)
+        for (slower, decayed), named in sorted(sorted_out.items(), reverse=True)
     ]
 
 

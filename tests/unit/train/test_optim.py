@@ -32,6 +32,20 @@ def test_groups() -> None:
     }
 
 
+def test_some_learn_as_slowly_as_the_backbone() -> None:
+    model = TinyModel()
+    slow = ["*.bias", "neither.*"]  # what is not there is no error: another head may have it
+    assert named(optim.groups(model, 0.1, 0.05, backbone_factor=0.5, slow=slow)) == {
+        (0.05, 0.05): ["backbone.0.weight"],
+        (0.05, 0.0): ["backbone.1.weight", "backbone.1.bias", "head.1.bias"],
+        (0.1, 0.05): ["head.1.weight"],
+    }
+    assert named(optim.groups(model, 0.1, 0.05, backbone_factor=0.5, slow=["head.1"]))[0.05, 0.05] == [
+        "backbone.0.weight",
+        "head.1.weight",
+    ]
+
+
 def test_every_trainable_parameter_once() -> None:
     model = TinyModel()
     model.get_submodule("backbone.0").requires_grad_(False)
