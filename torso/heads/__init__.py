@@ -29,6 +29,7 @@ from torso.heads.efficientdet import EfficientDet
 from torso.heads.fcos import FCOS
 from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
+from torso.heads.rfcn import RFCN
 from torso.heads.roi_box import RoIBox
 from torso.heads.roi_mask import RoIMask
 from torso.heads.roi_stage import RoIStage
@@ -49,6 +50,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "fcos": FCOS,
     "rep_points": RepPoints,
     "retina": Retina,
+    "rfcn": RFCN,
     "roi_box": RoIBox,
     "roi_stage": RoIStage,
     "roi_mask": RoIMask,
