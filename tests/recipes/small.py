@@ -17,7 +17,17 @@ SMALL: dict[str, list[str]] = {
         "model.backbone={name: tiny, widths: [16, 24, 32, 48], levels: [2, 3, 4]}",
         "model.head.channels=32",
     ],
+    "deformable_detr": [
+        "model.backbone={name: tiny, widths: [16, 24, 32, 48], levels: [3, 4]}",
+        "model.head={name: deformable_detr, channels: 64, extra: 1, queries: 30, encoder_layers: 2, decoder_layers: 2, "
+        "heads: 4, hidden: 128, dropout: 0.0, refine: true, two_stage: true}",
+    ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
+    "detr": [
+        "model.backbone={name: tiny, widths: [8, 16, 24, 32], levels: [3]}",
+        "model.head={name: detr, channels: 64, queries: 20, encoder_layers: 1, decoder_layers: 2, heads: 4, hidden: 128, "
+        "dropout: 0}",
+    ],
     "efficientdet": [
         TINY,
         "model.neck.channels=16",
