@@ -80,11 +80,12 @@ def gradients(images: Tensor) -> tuple[Tensor, Tensor]:
     x = functional.pad(images[..., 2:] - images[..., :-2], (1, 1))
     y = functional.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1))
     size = magnitude(x, y)
-    best = x[:, 0], y[:, 0], size[:, 0]
+    best_x, best_y, best = x[:, 0], y[:, 0], size[:, 0]
     for channel in range(1, images.shape[1]):
-        larger = size[:, channel] > best[2]
-        best = tuple(torch.where(larger, new[:, channel], old) for new, old in zip((x, y, size), best, strict=True))
-    return best[0], best[1]
+        larger = size[:, channel] > best
+        best_x, best_y = torch.where(larger, x[:, channel], best_x), torch.where(larger, y[:, channel], best_y)
+        best = torch.maximum(best, size[:, channel])
+    return best_x, best_y
 
 
 def magnitude(x: Tensor, y: Tensor) -> Tensor:

@@ -152,6 +152,8 @@ def data(
     close_mosaic: int = 0,
     multiscale: tuple[float, float] = (1.0, 1.0),
     masks: bool = False,
+    mask_stride: int = 1,
+    max_detections: int = 100,
     bits: Literal[8, 16] = 8,
     cache: int = 0,
     max_bad: float = 0.01,
@@ -177,6 +179,9 @@ def data(
         close_mosaic: in so many last epochs no transform mixes pictures (mosaic, mix-up, copy-paste).
         multiscale: range of a factor of ``size`` that each batch draws.
         masks: load the masks of objects too.
+        mask_stride: of every so many rows and columns only; 4 makes masks 16 times smaller.
+        max_detections: of a class in a picture, that are judged, > 10; 100 is COCO's rule. Pictures with more objects
+            want more, here and in ``model.suppress``.
         bits: of a channel; 16 keeps what scans of 16 bits have.
         cache: megabytes of memory for decoded pictures.
         max_bad: share of unreadable pictures an epoch may have before training stops.

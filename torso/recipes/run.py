@@ -13,10 +13,13 @@ from torch import nn
 
 from torso.config import DataError, ModelError, RecipeError
 from torso.data import Index
+from torso.data.loader import Loader
+from torso.evaluate.predictions import Predictions
 from torso.recipes.answer import predict
 from torso.recipes.artifact import Artifact, describe, load, read_config, weights, without_weights
 from torso.recipes.assemble import parameter_groups
-from torso.recipes.judge import check_task, evaluate, judge, write_json, write_report
+from torso.recipes.classical import without_gradients
+from torso.recipes.judge import Result, check_masks, check_task, evaluate, judge, write_json, write_report
 from torso.recipes.recipe import Recipe
 from torso.recipes.ship import export
 from torso.recipes.show import show
@@ -25,6 +28,7 @@ from torso.recipes.transfer import absolute, begin, hold, told
 from torso.train import checkpoint
 from torso.train.engine import fit
 from torso.train.log import Log
+from torso.train.rounds import fit_rounds
 from torso.train.run_folder import RunFolder
 from torso.train.seed import seed_everything
 
@@ -32,7 +36,8 @@ __all__ = ["evaluate", "export", "load", "predict", "resume", "show", "train"]
 
 HEADLINE = {"detect": "AP", "classify": "accuracy"}
 # In results.csv and in the report, not in the line of an epoch.
-DETAILS = ("APs", "APm", "APl", "AR1", "AR10", "ARs", "ARm", "ARl", "top5", "macro_precision", "macro_recall")
+_SIZES = ("APs", "APm", "APl", "ARs", "ARm", "ARl")
+DETAILS = ("AR1", "AR10", *_SIZES, *(f"mask {key}" for key in _SIZES), "top5", "macro_precision", "macro_recall")
 
 
 def train(
@@ -123,9 +128,16 @@ class _Work:
         self.model: nn.Module = plan.model.build(num_classes=len(classes))
         self.begun = {} if bare else begin(self.model, self.settings)
         hold(self.model, self.settings)
+        if hasattr(self.model, "learner"):
+            without_gradients(recipe)
         self.task = str(self.model.task)
         check_task(self.task, self.train_index)
+        check_masks(self.model, self.data, self.train_index)
         self.config = describe(recipe, self.task, classes, self.train_index.class_ids)
+
+    def judge(self, model: Any, loader: Loader) -> tuple[Predictions, Result]:
+        """What the model says of all pictures, and the marks it gets."""
+        return judge(model.predict, loader, self.device, self.data["max_detections"])
 
 
 def _prepare(recipe: Recipe, log: Log, bare: bool = False) -> _Work:
@@ -153,6 +165,9 @@ def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict
     loader = training_loader(work.data, work.train_index, settings["seed"], settings["epochs"])
     judging = judging_loader(work.data, work.val_index)
     model = work.model.to(work.device)
+    if hasattr(model, "learner"):
+        _mine(work, run, log, loader, judging, resuming)
+        return _finish(work, run, log, loader, time.monotonic() - began)
     optimizer = settings["optimizer"].build(params=parameter_groups(settings, model))
     fit(
         model,
@@ -162,7 +177,7 @@ def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict
         epochs=settings["epochs"],
         run=run,
         tricks=settings["tricks"],
-        evaluator=lambda m: judge(m.predict, judging, work.device)[1].summary,  # type: ignore[arg-type]
+        evaluator=lambda m: work.judge(m, judging)[1].summary,
         precision=settings["precision"],
         accumulate=settings["accumulate"],
         evaluate_every=settings["evaluate_every"],
@@ -178,6 +193,27 @@ def _work(work: _Work, run: RunFolder, log: Log, resuming: bool = False) -> dict
     return _finish(work, run, log, loader, time.monotonic() - began)
 
 
+def _mine(work: _Work, run: RunFolder, log: Log, loader: Any, judging: Any, resuming: bool) -> None:
+    """Fit a model that no gradient reaches."""
+    settings = work.settings
+    if resuming:
+        log.say("nothing of a round can be taken up half-way: the rounds begin anew, and end the same")
+    fit_rounds(
+        work.model,
+        work.model.learner(settings["seed"]),  # type: ignore[operator]
+        loader,
+        epochs=settings["epochs"],
+        run=run,
+        evaluator=lambda m: work.judge(m, judging)[1].summary,
+        evaluate_every=settings["evaluate_every"],
+        seed=settings["seed"],
+        best=settings["best"] or HEADLINE[work.task],
+        log=log,
+        device=work.device,
+        about=work.config,
+    )
+
+
 def _finish(work: _Work, run: RunFolder, log: Log, loader: Any, seconds: float) -> dict[str, Any]:
     """The best weights as ``model.safetensors``, their marks, and the report."""
     chosen = checkpoint.best(run.checkpoints) or checkpoint.latest_valid(run.checkpoints)
@@ -187,7 +223,7 @@ def _finish(work: _Work, run: RunFolder, log: Log, loader: Any, seconds: float) 
     work.model.load_state_dict(state)
     model = work.model.eval()
     judging = judging_loader(work.data, work.val_index)
-    found, result = judge(model.predict, judging, work.device)  # type: ignore[arg-type]
+    found, result = work.judge(model, judging)
     marks = result.to_dict()
     config = {**work.config, "metrics": marks["summary"], "threshold": marks.get("threshold")}
     save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, run.model)
