@@ -203,7 +203,7 @@ def test_a_pasted_mask_is_torchvisions_but_for_its_rounding() -> None:
     boxes = torch.cat([corner, corner + 20 + torch.rand(20, 2, generator=generator, dtype=torch.float64) * 50], dim=1)
     theirs = (paste_masks_in_image(masks, boxes, (90, 100)) >= 0.5)[:, 0].numpy()
     for mask, box, there in zip(masks[:, 0].numpy(), boxes.numpy(), theirs, strict=True):
-        left, top, pixels = paste(mask, box, np.eye(3), (100, 90))
+        pixels, left, top = paste(mask, box, np.eye(3), (100, 90))
         whole = np.zeros((90, 100), bool)
         whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
         far = there ^ whole

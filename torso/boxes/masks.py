@@ -48,7 +48,7 @@ def cut(masks: Tensor, index: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def paste(
     mask: NDArray[np.floating], box: NDArray[np.floating], to_source: NDArray[np.floating], size: tuple[int, int]
-) -> tuple[int, int, NDArray[np.bool_]]:
+) -> tuple[NDArray[np.bool_], int, int]:
     """A mask over its box as pixels of the original picture.
 
     A pixel belongs to the object where the mask, bilinear between the centres of its cells and 0 outside, is at least
@@ -62,7 +62,7 @@ def paste(
         size: width, height of the original picture.
 
     Returns:
-        left, top and the pixels ``[h, w]`` bool of a window of the picture; all outside it is empty.
+        the pixels ``[h, w]`` bool of a window of the picture, and its left and top; all outside it is empty.
     """
     corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]], dtype=np.float64)
     moved = corners @ to_source[:2, :2].T + to_source[:2, 2]
@@ -70,7 +70,7 @@ def paste(
     right, bottom = np.clip(np.ceil(moved.max(axis=0)), 0, size).astype(int).tolist()
     length = (corners[2] - corners[0]).clip(min=1e-9)
     if right <= left or bottom <= top or length.min() < 1e-6:
-        return left, top, np.zeros((max(bottom - top, 0), max(right - left, 0)), np.bool_)
+        return np.zeros((max(bottom - top, 0), max(right - left, 0)), np.bool_), left, top
     # From pixels of the picture to cells of the mask, the centre of the first cell at 0.
     back = np.linalg.inv(to_source)[:2]
     back = (back - np.array([[0, 0, box[0]], [0, 0, box[1]]])) * (mask.shape[-1] / length)[:, None]
@@ -82,10 +82,10 @@ def paste(
         values = cv2.remap(
             mask.astype(np.float32), u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderValue=0
         )
-        return left, top, np.asarray(values) >= 0.5
+        return np.asarray(values) >= 0.5, left, top
     across = _weights(back[0, 0] * x + back[0, 2] - 0.5, mask.shape[-1])
     down = _weights(back[1, 1] * y + back[1, 2] - 0.5, mask.shape[-1])
-    return left, top, np.asarray(down @ mask @ across.T >= 0.5)
+    return np.asarray(down @ mask @ across.T >= 0.5), left, top
 
 
 def _weights(at: NDArray[np.float64], cells: int) -> NDArray[np.float64]:

@@ -72,6 +72,40 @@ def encoded(bitmap: NDArray[Any]) -> dict[str, Any]:
     return {"counts": counts, "size": [int(side) for side in np.shape(bitmap)]}
 
 
+def encoded_window(pixels: NDArray[Any], left: int, top: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Compressed COCO run lengths ``{"size": [h, w], "counts": "..."}`` of a bitmap that is empty outside a window.
+
+    The same as of the whole bitmap, but a crowd of small objects on a large picture costs what its objects measure.
+
+    Args:
+        pixels: ``[h, w]`` of the window.
+        left: of the window, in pixels of the picture.
+        top: of the window.
+        size: width, height of the picture.
+    """
+    width, height = size
+    columns = np.pad(np.asarray(pixels, np.bool_).T, ((0, 0), (1, 1))).astype(np.int8)  # [w, h + 2]
+    steps = np.diff(columns, axis=1)  # 1 where a run begins, -1 behind its end
+    edges = []
+    for step in (1, -1):
+        column, row = np.nonzero(steps == step)
+        edges.append((left + column) * height + top + row)
+    starts, ends = edges
+    apart = starts[1:] != ends[:-1]  # a run goes on at the top of the next column
+    starts, ends = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+    bounds = np.append(np.stack([starts, ends], axis=1).ravel(), width * height)
+    runs = np.diff(bounds, prepend=0)
+    return compressed({"counts": runs[: len(runs) - (runs[-1] == 0)].tolist(), "size": [height, width]})
+
+
+def compressed(mask: dict[str, Any]) -> dict[str, Any]:
+    """Run lengths ``{"counts": [...], "size": [h, w]}`` with the counts as COCO's compressed string."""
+    from hotcoco import mask as rle
+
+    found = rle.frPyObjects(mask, *mask["size"])
+    return {"size": [int(side) for side in mask["size"]], "counts": found["counts"].decode("ascii")}
+
+
 def encoded_each(numbers: NDArray[Any]) -> dict[int, dict[str, Any]]:
     """``encoded(numbers == n)`` for every ``n`` that occurs in ``[H, W]``, in one pass whatever their number."""
     flat = np.asarray(numbers).ravel(order="F")

@@ -72,7 +72,7 @@ def learning_rate(metrics: Sequence[Row]) -> Figure | None:
 
 def score_curves(results: Sequence[Row]) -> Figure | None:
     """The marks on the validation split against epochs."""
-    wanted = ("AP", "AP50", "AP75", "AR100", "accuracy", "top5", "macro_f1", "auc")
+    wanted = ("AP", "AP50", "AP75", "mask AP", "mask AP50", "AR100", "accuracy", "top5", "macro_f1", "auc")
     names = [name for key in wanted for name in (key, f"val/{key}") if series(results, name)]
     if not names:
         return None

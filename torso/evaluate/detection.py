@@ -3,13 +3,17 @@
 Rules where data sets differ: a crowd region absorbs any number of detections, by the part of the detection inside it
 (COCO's ``iscrowd``). A difficult object (VOC) is ignored as COCO ignores an object outside the area range: one
 detection may match it by plain IoU and then counts neither way; missing it costs nothing. A class without objects
-that count has no AP (NaN, not 0), and means leave it out.
+that count has no AP (NaN, not 0), and means leave it out. Of a class in a picture the best 100 detections are looked
+at, as COCO does, or as many as ``most`` says where pictures hold more objects.
+
+Masks are judged beside the boxes, by the overlap of pixels (``mask AP`` and so on), where both sides have them. An
+object without a mask, beside others that have one, is its box, as it is to a model that learns masks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -36,14 +40,15 @@ class DetectionResult:
     """A detector's marks. NaN stands where there was nothing to judge."""
 
     classes: tuple[str, ...]
-    summary: dict[str, float]  # AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1
-    per_class: list[dict[str, Any]]  # name objects AP AP50 AP75 AR precision recall F1 threshold
+    summary: dict[str, float]  # AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1; with masks, "mask AP" ...
+    per_class: list[dict[str, Any]]  # name objects AP AP50 AP75 AR precision recall F1 threshold; "mask AP" ...
     curves: list[Curve]  # one a class
     confusion: Ints  # [C + 1, C + 1] rows truth, columns predicted, background last
     threshold: float  # the score where F1 over all objects is best: what to use when showing boxes
     precision: float  # over all objects, at that threshold and overlap 0.5
     recall: float
     f1: float
+    most: int = 100  # detections of a class in a picture that were looked at
 
     task = "detect"
     headline = "AP"
@@ -57,13 +62,16 @@ class DetectionResult:
             "precision": _plain(self.precision),
             "recall": _plain(self.recall),
             "F1": _plain(self.f1),
+            "max_detections": self.most,
             "per_class": rows,
             "confusion": self.confusion.tolist(),
             "classes": list(self.classes),
         }
 
 
-def evaluate(index: Index, predictions: Predictions, *, threshold: float | None = None) -> DetectionResult:
+def evaluate(
+    index: Index, predictions: Predictions, *, threshold: float | None = None, most: int = 100
+) -> DetectionResult:
     """Judge detections against the objects of the index.
 
     Args:
@@ -71,10 +79,20 @@ def evaluate(index: Index, predictions: Predictions, *, threshold: float | None 
         predictions: boxes in original pixels.
         threshold: score from which a detection is shown in the confusion matrix and in precision and recall of the
             classes; the one where F1 over all objects is best unless given.
+        most: detections of a class in a picture that are looked at, more than 10; COCO's rule is 100. A model answers
+            with its suppressor's ``max_detections`` at most.
+
+    Raises:
+        ValueError: ``most`` is 10 or less.
     """
-    precision, recall = _coco_tables(index, predictions)
+    if most <= 10:
+        raise ValueError(f"recall is also told for 1 and 10 detections, so most must exceed 10, got {most}")
+    precision, recall = _coco_tables(index, predictions, "bbox", most)
+    masks = None
+    if predictions.masks is not None and index.masks is not None:
+        masks = _coco_tables(index, predictions, "segm", most)
     counts = np.bincount(index.labels[~ignored(index)], minlength=len(index.classes))
-    judged = count_coco(index, predictions)
+    judged = count_coco(index, predictions, most=most)
     everything = _curve(judged, predictions, np.arange(len(judged.correct)), int(counts.sum()))
     if threshold is None:
         threshold = best_f1(everything)
@@ -91,6 +109,7 @@ def evaluate(index: Index, predictions: Predictions, *, threshold: float | None 
             "AP50": _mean(precision[0, :, label, 0, -1]),
             "AP75": _mean(precision[5, :, label, 0, -1]),
             "AR": _mean(recall[:, label, 0, -1]),
+            **({} if masks is None else _of_masks(masks[0][:, :, label, 0, -1])),
             **_at_threshold(curves[label], int(counts[label]), threshold),
             "threshold": best_f1(curves[label]),
         }
@@ -100,7 +119,7 @@ def evaluate(index: Index, predictions: Predictions, *, threshold: float | None 
     shown = 0.25 if np.isnan(threshold) else threshold
     return DetectionResult(
         classes=tuple(index.classes),
-        summary=_summary(precision, recall),
+        summary=_summary(precision, recall, most) | ({} if masks is None else _summary_of_masks(*masks, most)),
         per_class=rows,
         curves=curves,
         confusion=confusion.of_detections(index, predictions, threshold=shown),
@@ -108,6 +127,7 @@ def evaluate(index: Index, predictions: Predictions, *, threshold: float | None 
         precision=overall["precision"],
         recall=overall["recall"],
         f1=overall["F1"],
+        most=most,
     )
 
 
@@ -121,7 +141,9 @@ def best_f1(curve: Curve) -> float:
     return float(curve.score[f1.argmax()]) if f1.max(initial=0) > 0 else float("nan")
 
 
-def _coco_tables(index: Index, predictions: Predictions) -> tuple[Floats, Floats]:
+def _coco_tables(
+    index: Index, predictions: Predictions, kind: Literal["bbox", "segm"], most: int
+) -> tuple[Floats, Floats]:
     """COCO's precision ``[10, 101, C, 4, 3]`` and recall ``[10, C, 4, 3]``; -1 where there is nothing to judge."""
     from hotcoco import COCO, COCOeval
 
@@ -138,6 +160,7 @@ def _coco_tables(index: Index, predictions: Predictions) -> tuple[Floats, Floats
         np.concatenate([corner, size], axis=1),
         area=np.where(index.difficult & ~index.crowd, OUTSIDE, index.area),
         iscrowd=np.asarray(index.crowd, dtype=np.int64),
+        segmentation=_outlines(index) if kind == "segm" else None,
     )
     corner, size = predictions.boxes[:, :2], predictions.boxes[:, 2:] - predictions.boxes[:, :2]
     columns = [
@@ -147,23 +170,45 @@ def _coco_tables(index: Index, predictions: Predictions) -> tuple[Floats, Floats
         predictions.scores[:, None],
         predictions.labels[:, None] + 1,
     ]
-    evaluator = COCOeval(truth, truth.load_res(np.concatenate(columns, axis=1, dtype=np.float64)), "bbox")
+    rows = np.concatenate(columns, axis=1, dtype=np.float64)
+    said = truth.load_res(rows, segmentation=list(predictions.masks or ()) if kind == "segm" else None)
+    evaluator = COCOeval(truth, said, kind)
+    evaluator.params.max_dets = [1, 10, most]
     evaluator.evaluate()
     evaluator.accumulate()
     tables = evaluator.eval or {}
     return np.asarray(tables["precision"]), np.asarray(tables["recall"])
 
 
-def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
+def _outlines(index: Index) -> list[dict[str, Any] | list[list[float]]]:
+    """The masks of all objects as COCO has them."""
+    found: list[dict[str, Any] | list[list[float]]] = []
+    for mask, (x0, y0, x1, y1) in zip(index.masks or (), index.boxes.tolist(), strict=True):
+        found.append([[x0, y0, x1, y0, x1, y1, x0, y1]] if mask is None else mask)
+    return found
+
+
+def _summary(precision: Floats, recall: Floats, most: int) -> dict[str, float]:
     """COCO's twelve numbers, in COCO's order."""
     return {
         "AP": _mean(precision[:, :, :, 0, 2]),
         "AP50": _mean(precision[0, :, :, 0, 2]),
         "AP75": _mean(precision[5, :, :, 0, 2]),
         **{f"AP{size}": _mean(precision[:, :, :, area, 2]) for area, size in enumerate("sml", start=1)},
-        **{f"AR{most}": _mean(recall[:, :, 0, place]) for place, most in enumerate((1, 10, 100))},
+        **{f"AR{count}": _mean(recall[:, :, 0, place]) for place, count in enumerate((1, 10, most))},
         **{f"AR{size}": _mean(recall[:, :, area, 2]) for area, size in enumerate("sml", start=1)},
     }
+
+
+def _summary_of_masks(precision: Floats, recall: Floats, most: int) -> dict[str, float]:
+    """Of the same twelve, of masks, all but the recall with few detections."""
+    every = _summary(precision, recall, most)
+    return {f"mask {key}": value for key, value in every.items() if key not in ("AR1", "AR10")}
+
+
+def _of_masks(precision: Floats) -> dict[str, float]:
+    """A class's ``precision [10, 101]`` of masks as columns of the table of classes."""
+    return {"mask AP": _mean(precision), "mask AP50": _mean(precision[0]), "mask AP75": _mean(precision[5])}
 
 
 def _mean(table: Floats) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,13 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torso.boxes.masks import paste
 from torso.config import DataError
+from torso.data.masks import encoded_window
 from torso.structures import Batch, Detections
 
 if TYPE_CHECKING:
     from torso.data.index import Index
 
 Predict = Callable[[Tensor], Detections | Tensor]
+Runs = dict[str, Any]
+"""A mask ``{"size": [h, w], "counts": "..."}`` as COCO writes it."""
 FORMAT = "torso predictions 1"
 
 
@@ -45,6 +49,7 @@ class Predictions:
     labels: NDArray[np.int64]  # [K] in 0..C-1
     seen: NDArray[np.int64]  # [S]
     probabilities: NDArray[np.float64] | None = None  # [S, C], classification only
+    masks: list[Runs] | None = None  # K compressed COCO run lengths over the original picture
 
     def __len__(self) -> int:
         return len(self.image)
@@ -59,6 +64,7 @@ class Predictions:
         *,
         seen: Any = None,
         probabilities: Any = None,
+        masks: Sequence[Runs] | None = None,
     ) -> Predictions:
         """Predictions from anything numpy understands; ``seen`` is the pictures named in ``image`` unless given."""
         rows = np.asarray(image, dtype=np.int64).reshape(-1)
@@ -71,6 +77,19 @@ class Predictions:
             labels=np.asarray(labels, dtype=np.int64).reshape(-1),
             seen=np.asarray(default if seen is None else seen, dtype=np.int64).reshape(-1),
             probabilities=table,
+            masks=None if masks is None else list(masks),
+        )
+
+    def of_rows(self, rows: Any) -> Predictions:
+        """The detections of ``rows`` (indices, or ``[K]`` bool); all pictures stay ``seen``."""
+        chosen = np.arange(len(self))[rows]
+        return replace(
+            self,
+            image=self.image[chosen],
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            masks=None if self.masks is None else [self.masks[row] for row in chosen.tolist()],
         )
 
     @classmethod
@@ -87,8 +106,7 @@ class Predictions:
             fresh = np.isin(part.image, part.seen[first])
             known[part.seen] = True
             table = None if part.probabilities is None else part.probabilities[first]
-            columns = part.image[fresh], part.boxes[fresh], part.scores[fresh], part.labels[fresh]
-            kept.append(cls(*columns, seen=part.seen[first], probabilities=table))
+            kept.append(replace(part.of_rows(fresh), seen=part.seen[first], probabilities=table))
         tables = [part.probabilities for part in kept if part.probabilities is not None]
         return cls(
             image=np.concatenate([part.image for part in kept]),
@@ -97,12 +115,14 @@ class Predictions:
             labels=np.concatenate([part.labels for part in kept]),
             seen=np.concatenate([part.seen for part in kept]),
             probabilities=np.concatenate(tables) if tables else None,
+            masks=[mask for part in kept for mask in part.masks or ()] if kept[0].masks is not None else None,
         )
 
     def to_coco(self, index: Index) -> list[dict[str, Any]]:
         """Rows of a COCO results file: original image ids, original category ids, xywh boxes in original pixels.
 
-        For classification a row has the best class and its probability and no box.
+        For classification a row has the best class and its probability and no box; with masks a row has its
+        ``segmentation`` too.
         """
         if self.probabilities is not None:
             best = self.probabilities.argmax(axis=1)
@@ -116,7 +136,7 @@ class Predictions:
             ]
         xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
         rows = zip(self.image.tolist(), xywh.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
-        return [
+        found = [
             {
                 "image_id": index.image_ids[image],
                 "category_id": int(index.class_ids[label]),
@@ -125,6 +145,9 @@ class Predictions:
             }
             for image, box, score, label in rows
         ]
+        for row, mask in zip(found, self.masks or (), strict=self.masks is not None):
+            row["segmentation"] = mask
+        return found
 
     def save(self, path: str | Path) -> Path:
         """Write everything as JSON, exact to the last bit (`load` reads it back)."""
@@ -133,6 +156,7 @@ class Predictions:
             name: getattr(self, name) for name in ("image", "boxes", "scores", "labels", "seen", "probabilities")
         }
         lists = {name: None if column is None else column.tolist() for name, column in columns.items()}
+        lists["masks"] = self.masks
         path.write_text(json.dumps({"format": FORMAT, **lists}), encoding="utf-8")
         return path
 
@@ -174,12 +198,21 @@ def _detected(answer: Detections, batch: Batch) -> Predictions:
     """One batch of detections, without its padding, in pixels of the original pictures."""
     picture, place = (part.numpy() for part in torch.nonzero(answer.valid.cpu(), as_tuple=True))
     boxes = answer.boxes.double().cpu().numpy()[picture, place]
+    matrices, sizes = batch.to_source.numpy()[picture], batch.source_size.numpy()[picture]
+    masks = None
+    if answer.masks is not None:
+        said = answer.masks.double().cpu().numpy()[picture, place]
+        masks = [
+            encoded_window(*paste(*each[:3], tuple(each[3])), tuple(each[3]))
+            for each in zip(said, boxes, matrices, sizes.tolist(), strict=True)
+        ]
     return Predictions(
         image=batch.index.numpy()[picture],
-        boxes=back_to_source(boxes, batch.to_source.numpy()[picture], batch.source_size.numpy()[picture]),
+        boxes=back_to_source(boxes, matrices, sizes),
         scores=answer.scores.double().cpu().numpy()[picture, place],
         labels=answer.labels.cpu().numpy()[picture, place],
         seen=batch.index.numpy(),
+        masks=masks,
     )
 
 

@@ -32,6 +32,16 @@ MEANING = {
     "ARs": "recall of small objects",
     "ARm": "recall of medium objects",
     "ARl": "recall of large objects",
+    "mask AP": "average precision of masks over overlaps 0.50 to 0.95",
+    "mask AP50": "average precision of masks at overlap 0.50",
+    "mask AP75": "average precision of masks at overlap 0.75",
+    "mask APs": "AP of masks of small objects",
+    "mask APm": "AP of masks of medium objects",
+    "mask APl": "AP of masks of large objects",
+    "mask AR100": "recall with 100 masks a picture",
+    "mask ARs": "recall of masks of small objects",
+    "mask ARm": "recall of masks of medium objects",
+    "mask ARl": "recall of masks of large objects",
     "accuracy": "pictures named right",
     "top5": "right class among the five likeliest",
     "macro_f1": "F1, each class counted alike",
@@ -49,7 +59,10 @@ CAPTIONS = {
     "classes": "Objects of each class",
     "sizes": "Sizes of the objects",
 }
-FRONT = {"detect": ("AP", "AP50", "AP75", "AR100"), "classify": ("accuracy", "macro_f1", "auc", "top5")}
+FRONT = {
+    "detect": ("AP", "AP50", "AP75", "AR100", "mask AP", "mask AP50"),
+    "classify": ("accuracy", "macro_f1", "auc", "top5"),
+}
 
 
 def write(
@@ -107,7 +120,7 @@ def write(
         findings=_findings(evaluation) if evaluation is not None else [],
         evaluation=evaluation,
         columns=_columns(evaluation),
-        meaning=MEANING,
+        meaning=_meaning(evaluation),
         data=data or {},
         figures=drawn,
         captions=CAPTIONS,
@@ -128,6 +141,14 @@ def _cards(evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[tupl
     return cards + [(str(key), str(value), "") for key, value in facts.items()]
 
 
+def _meaning(evaluation: Evaluation | None) -> dict[str, str]:
+    """What the marks mean; recall may be told for another number than COCO's hundred."""
+    if not isinstance(evaluation, DetectionResult):
+        return MEANING
+    number = str(evaluation.most)
+    return {key.replace("100", number): text.replace("100", number) for key, text in MEANING.items()}
+
+
 def _findings(evaluation: Evaluation) -> list[str]:
     """What a person would say on seeing the numbers, in a few sentences."""
     said = []
@@ -138,6 +159,8 @@ def _findings(evaluation: Evaluation) -> list[str]:
             f"Show boxes from a score of {evaluation.threshold:.2f}: there F1 is best ({evaluation.f1:.3f}); "
             f"{evaluation.precision:.0%} of the boxes are right and {evaluation.recall:.0%} of the objects are found."
         )
+    if isinstance(evaluation, DetectionResult) and evaluation.most != 100:
+        said.append(f"Of a class in a picture {evaluation.most} detections are judged, where COCO's rule is 100.")
     if len(known) > 1:
         worst, best = min(known, key=lambda row: row[key]), max(known, key=lambda row: row[key])
         said.append(

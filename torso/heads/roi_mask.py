@@ -60,16 +60,16 @@ class RoIMask(nn.Module):
     def forward(self, regions: Tensor) -> Tensor:
         """Features ``[B, R, C, S, S]`` to the masks of all classes, logits ``[B, R, K, 2S, 2S]``."""
         x: Tensor = self.class_masks(self._shared(regions))
-        return x.unflatten(0, regions.shape[:2])
+        return x.view(*regions.shape[:2], *x.shape[1:])
 
     def of_labels(self, regions: Tensor, labels: Tensor) -> Tensor:
         """Of each region the mask of one class ``labels [B, R]`` int64: logits ``[B, R, 2S, 2S]``."""
         x = self._shared(regions)
         own = self.class_masks.weight.flatten(1)[labels.flatten()].unsqueeze(1)  # [B * R, 1, C]
-        masks = torch.matmul(own, x.flatten(2)).unflatten(-1, x.shape[-2:]).squeeze(1)
+        masks = torch.matmul(own, x.flatten(2)).squeeze(1)
         if self.class_masks.bias is not None:
-            masks = masks + self.class_masks.bias[labels.flatten()][:, None, None]
-        return masks.unflatten(0, labels.shape)
+            masks = masks + self.class_masks.bias[labels.flatten()].unsqueeze(1)
+        return masks.view(*labels.shape, *x.shape[-2:])
 
     def _shared(self, regions: Tensor) -> Tensor:
         """What all classes look at, ``[B * R, C, 2S, 2S]``."""

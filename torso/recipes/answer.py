@@ -41,10 +41,7 @@ def predict(
     loader: Loader = judging_loader({**data, "workers": 0}, index)
     found = collect(artifact.model.predict, loader)
     if threshold is not None and found.probabilities is None:
-        keep = found.scores >= threshold
-        found = Predictions.of(
-            found.image[keep], found.boxes[keep], found.scores[keep], found.labels[keep], seen=found.seen
-        )
+        found = found.of_rows(found.scores >= threshold)
     folder = Path(out) if out is not None else artifact.folder / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     rows = found.to_coco(index)

@@ -30,13 +30,13 @@ Result = DetectionResult | ClassificationResult
 
 
 def judge(
-    predict: Callable[[Tensor], Detections | Tensor], loader: Loader, device: str = "cpu"
+    predict: Callable[[Tensor], Detections | Tensor], loader: Loader, device: str = "cpu", most: int = 100
 ) -> tuple[Predictions, Result]:
-    """Predictions for all pictures of a split, and the marks they get."""
+    """Predictions for all pictures of a split, and the marks they get; ``most`` as in `detection.evaluate`."""
     found = collect(predict, loader, device)
     index = loader.index
     if found.probabilities is None:
-        return found, detection.evaluate(index, found)
+        return found, detection.evaluate(index, found, most=most)
     if index.image_labels is None:
         raise DataError(f"{index.root} has no class for each picture: a classifier cannot be judged on it")
     return found, classification.evaluate(index.image_labels[found.seen], found.probabilities, index.classes)
@@ -66,7 +66,7 @@ def evaluate(
     index = open_split(data, split or data["val"], artifact.classes)
     check_task(artifact.config["task"], index)
     began = time.monotonic()
-    found, result = judge(artifact.model.predict, judging_loader(data, index))
+    found, result = judge(artifact.model.predict, judging_loader(data, index), most=data["max_detections"])
     answer = {
         "model": str(path),
         "data": str(locate(data["path"])),
@@ -107,6 +107,24 @@ def check_task(task: str, index: Index) -> None:
         "unlabeled": "look with torso data check what the folder is, or name data.format",
     }
     raise DataError(f"{index.root} has {has[index.task]}, but this model needs {has[task]}: {advice[index.task]}")
+
+
+def check_masks(model: Any, data: dict[str, Any], index: Index) -> None:
+    """A model that learns masks needs data that has them, and asks for them.
+
+    Raises:
+        DataError: the objects have no masks.
+        RecipeError: they have, but are not loaded.
+    """
+    if not getattr(model, "masks", False):
+        return
+    if index.masks is None:
+        raise DataError(
+            f"{index.root} has no masks of objects, but this model learns masks: take data that has them, or "
+            "model.mask_head=null"
+        )
+    if not data["masks"]:
+        raise RecipeError("this model learns masks, but data.masks is false: set data.masks=true")
 
 
 def write_report(

@@ -96,6 +96,7 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int =
         mix_until=max(epochs - data["close_mosaic"], 0) if data["close_mosaic"] else None,
         multiscale=data["multiscale"],
         masks=data["masks"],
+        mask_stride=data["mask_stride"],
         bits=data["bits"],
     )
 
