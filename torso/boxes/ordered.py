@@ -73,6 +73,8 @@ def same_class(labels: Tensor, others: Tensor) -> Tensor:
 def repeat_while(more: Callable[..., Tensor], step: Callable[..., Carry], carry: Carry) -> Carry:
     """``carry = step(*carry)`` while ``more(*carry)``: in Python, or as one node of a graph that is being traced."""
     if not torch.compiler.is_compiling():
+        if carry[0].is_meta:  # there are no numbers to look at; one round has the shapes of all
+            return step(*carry)
         while more(*carry):
             carry = step(*carry)
         return carry
