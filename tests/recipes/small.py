@@ -20,7 +20,7 @@ SMALL: dict[str, list[str]] = {
     "deformable_detr": [
         "model.backbone={name: tiny, widths: [16, 24, 32, 48], levels: [3, 4]}",
         "model.head={name: deformable_detr, channels: 64, extra: 1, queries: 30, encoder_layers: 2, decoder_layers: 2, "
-        "heads: 4, hidden: 128, dropout: 0.0, refine: true, two_stage: true}",
+        "heads: 4, hidden: 128, dropout: 0.0}",
     ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
     "detr": [
@@ -46,6 +46,18 @@ SMALL: dict[str, list[str]] = {
         "model.assigner.negative=0.5",
         "model.suppress.overlap=0.4",
     ],
+    "mask_rcnn": [
+        TINY,
+        "model.neck={name: fpn, channels: 16, extra: 1}",
+        "model.propose.prior.scale=4",
+        "model.propose.suppress.max_detections=64",
+        "model.propose.topk=100",
+        "model.sample.count=64",
+        "model.roi={name: align, size: 5, canonical: 56}",
+        "model.head.channels=64",
+        "model.mask_roi={name: align, size: 10, canonical: 56}",
+        "model.mask_head={name: roi_mask, channels: 24, depth: 2}",
+    ],
     "faster_rcnn": [
         TINY,
         "model.neck={name: fpn, channels: 16, extra: 1}",
@@ -70,6 +82,25 @@ SMALL: dict[str, list[str]] = {
         "model.propose={name: windows, scales: [0.4, 0.28, 0.2, 0.14]}",
         "model.roi.size=5",
         "model.head.channels=64",
+    ],
+    "cascade_rcnn": [
+        TINY,
+        "model.neck={name: fpn, channels: 16, extra: 1}",
+        "model.propose.prior.scale=4",
+        "model.propose.suppress.max_detections=64",
+        "model.propose.topk=100",
+        "model.sample.count=64",
+        "model.roi={name: align, size: 5, canonical: 56}",
+        "model.head.channels=64",
+    ],
+    "rfcn": [
+        "model.backbone={name: tiny, widths: [16, 24, 32], levels: [2]}",  # cells of 4 pixels: bins are whole cells
+        "model.neck.channels=32",
+        "model.propose.prior.sizes=[[16, 24, 36, 48]]",
+        "model.propose.suppress.max_detections=64",
+        "model.propose.topk=100",
+        "model.roi.size=3",
+        "model.sample.count=32",
     ],
     "retinanet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "atss": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
