@@ -41,7 +41,10 @@ def batch_of(seed: int, objects: int = 5) -> Batch:
     boxes = torch.cat([corner, corner + 8 + torch.rand(2, objects, 2, generator=generator) * 40], dim=-1)
     valid = torch.rand(2, objects, generator=generator) > 0.3
     labels = torch.randint(0, len(CLASSES), (2, objects), generator=generator)
-    targets = Targets(boxes, labels, valid, ~valid)
+    x, y = torch.arange(SIZE) + 0.5, torch.arange(SIZE)[:, None] + 0.5
+    x0, y0, x1, y1 = boxes[..., None, None].unbind(dim=2)
+    round_ones = ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 < 1  # [B, M, H, W]
+    targets = Targets(boxes, labels, valid, ~valid, masks=round_ones)
     return Batch(images, targets, torch.arange(2), torch.eye(3).expand(2, 3, 3), torch.full((2, 2), SIZE))
 
 
