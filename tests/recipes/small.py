@@ -22,6 +22,20 @@ SMALL: dict[str, list[str]] = {
         "model.head={name: deformable_detr, channels: 64, extra: 1, queries: 30, encoder_layers: 2, decoder_layers: 2, "
         "heads: 4, hidden: 128, dropout: 0.0}",
     ],
+    "centernet_triplets": [
+        "model.backbone={name: hourglass, widths: [16, 24, 32], repeats: [1, 1, 1], channels: 16, returned: all}",
+        "model.head.channels=16",
+        "model.head.pooled=16",
+        "model.topk=30",
+        "model.pairs=100",
+    ],
+    "cornernet": [
+        "model.backbone={name: hourglass, widths: [16, 24, 32], repeats: [1, 1, 1], channels: 16, returned: all}",
+        "model.head.channels=16",
+        "model.head.pooled=16",
+        "model.topk=30",
+        "model.pairs=100",
+    ],
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
     "detr": [
         "model.backbone={name: tiny, widths: [8, 16, 24, 32], levels: [3]}",

@@ -19,7 +19,7 @@ CLASSES, SIZE = ["ball", "cone", "cube"], 128
 DETECTORS = sorted(
     name
     for name in shipped()
-    if Recipe.load(name, without_data=True).model.name in ("detector", "two_stage", "query") and name != "transfer"
+    if Recipe.load(name, without_data=True).model.name in ("detector", "two_stage", "corners", "query") and name != "transfer"
 )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torso.criteria.auto_assign import AutoAssign
 from torso.criteria.centernet import CenterNet
 from torso.criteria.classify import ClassifyCriterion
+from torso.criteria.corner import Corner
 from torso.criteria.dense import DenseCriterion
 from torso.criteria.free_anchor import FreeAnchor
 from torso.criteria.query import QueryCriterion
@@ -22,6 +23,7 @@ CRITERIA: dict[str, type[nn.Module]] = {
     "auto_assign": AutoAssign,
     "centernet": CenterNet,
     "classify": ClassifyCriterion,
+    "corner": Corner,
     "dense": DenseCriterion,
     "free_anchor": FreeAnchor,
     "query": QueryCriterion,

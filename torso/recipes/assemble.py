@@ -17,6 +17,7 @@ from torso.criteria.classify import ClassifyCriterion
 from torso.data.formats.voc_lists import voc_protocol
 from torso.models import Classifier, Detector
 from torso.recipes.classical import classical
+from torso.recipes.corners import corners
 from torso.recipes.query import query
 from torso.recipes.two_stage import two_stage
 from torso.recipes.wiring import fitted, joined, objective_of
@@ -259,6 +260,7 @@ def parameter_groups(settings: dict[str, Any], model: nn.Module) -> list[dict[st
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "detector": detector,
     "two_stage": two_stage,
+    "corners": corners,
     "query": query,
     "classifier": classifier,
     "classical": classical,
