@@ -108,8 +108,9 @@ SMALL: dict[str, list[str]] = {
         "model.head.channels=64",
     ],
     "rfcn": [
-        "model.backbone={name: tiny, widths: [16, 24, 32], levels: [2]}",  # cells of 4 pixels: bins are whole cells
-        "model.neck.channels=32",
+        # What is voted is seen on the whole picture: a cell must see a digit.
+        "model.backbone={name: tiny, widths: [16, 32, 48], levels: [3], depth: 2}",
+        "model.neck.channels=64",
         "model.propose.prior.sizes=[[16, 24, 36, 48]]",
         "model.propose.suppress.max_detections=64",
         "model.propose.topk=100",
