@@ -19,6 +19,7 @@ from torso.boxes.crf import DenseCRF
 from torso.boxes.ensemble import Ensemble
 from torso.boxes.fusion import WeightedFusion
 from torso.boxes.greedy import NMS, BatchedNMS, DIoUNMS
+from torso.boxes.ios_nms import IoSNMS
 from torso.boxes.level_nms import LevelNMS
 from torso.boxes.matrix_nms import MatrixNMS
 from torso.boxes.ordered import again_by_score, check
@@ -35,6 +36,7 @@ __all__ = [
     "DIoUNMS",
     "DenseCRF",
     "Ensemble",
+    "IoSNMS",
     "LevelNMS",
     "MatrixNMS",
     "SoftNMS",
@@ -87,6 +89,7 @@ SUPPRESSORS = {
     "dense_crf": DenseCRF,
     "diou_nms": DIoUNMS,
     "ensemble": Ensemble,
+    "ios_nms": IoSNMS,
     "level_nms": LevelNMS,
     "matrix_nms": MatrixNMS,
     "soft_nms": SoftNMS,

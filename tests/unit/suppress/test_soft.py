@@ -67,7 +67,7 @@ def test_soft_is_the_same_to_the_bit_in_both_ways_of_working(scene, active, most
         found = part(*scene)
     finally:
         soft.ACTIVE = before
-    for one, other in zip(found, without_numbers(part, scene), strict=True):
+    for one, other in zip(found[:4], without_numbers(part, scene)[:4], strict=True):
         assert torch.equal(one, other)
 
 
@@ -76,7 +76,7 @@ def test_soft_is_the_same_to_the_bit_in_both_ways_of_working(scene, active, most
 def test_soft_looks_at_as_many_as_it_must(count):
     scene = crowd(1, count)  # dense and full of ties: nearly every score falls
     part = SoftNMS(max_detections=200, per_class=False)
-    for one, other in zip(part(*scene), without_numbers(part, scene), strict=True):
+    for one, other in zip(part(*scene)[:4], without_numbers(part, scene)[:4], strict=True):
         assert torch.equal(one, other)
 
 
@@ -109,14 +109,14 @@ def test_cluster_nms_is_greedy_nms_on_a_thousand_sets():
         limit, both = 0.1 * (seed % 9), seed % 3 > 0
         cluster = ClusterNMS(limit, max_detections=80, per_class=both)
         theirs = (BatchedNMS if both else NMS)(limit, 80)(*scene)
-        for one, other in zip(cluster(*scene), theirs, strict=True):
+        for one, other in zip(cluster(*scene)[:4], theirs[:4], strict=True):
             assert torch.equal(one, other), seed
 
 
 @pytest.mark.part("suppress/cluster_nms")
 def test_cluster_nms_by_distance_is_diou_nms():
     scene = smooth(2, 200)
-    for one, other in zip(ClusterNMS(0.4, distance=True)(*scene), DIoUNMS(0.4)(*scene), strict=True):
+    for one, other in zip(ClusterNMS(0.4, distance=True)(*scene)[:4], DIoUNMS(0.4)(*scene)[:4], strict=True):
         assert torch.equal(one, other)
 
 
