@@ -122,6 +122,44 @@ class _OnMaps(nn.Module):
         return self.head(self.roi(self.head.maps(features), boxes))  # type: ignore[operator]
 
 
+def check_roi(make: Callable[[list[int]], nn.Module]) -> None:
+    """An operation on regions has one size, whatever a box is, and no region sees another one or another picture.
+
+    Padding and boxes outside are finite; it learns, compiles to one graph, and is exported for pictures of any size.
+
+    Args:
+        make: constructs it from the strides of two levels.
+    """
+    part: Any = make([8, 16])
+    channels = 2 * part.size**2  # also divisible among bins
+
+    def features() -> Features:
+        return [torch.rand(2, channels, side, side + 1, requires_grad=True) for side in (16, 8)]
+
+    low = torch.rand(2, 12, 2) * 100
+    boxes = torch.cat([low, low + torch.rand(2, 12, 2) ** 2 * 120], dim=-1)
+    boxes[:, 8:] = torch.tensor([[0.0, 0, 0, 0], [40, 40, 40, 40], [-900, -900, -800, -700], [-50, 30, 500, 60]])
+    levels = features()
+    found = part(levels, boxes)
+    shape = (2, 12, found.shape[2], part.size, part.size)
+    assert found.shape == shape, f"regions are [B, R, C, size, size], got {list(found.shape)}"
+    assert found.shape[2] in (2, channels), "C are the channels, or as many as each bin has"
+    assert found.isfinite().all(), "padding and boxes outside of the picture are finite"
+    gradients = torch.autograd.grad(found.square().sum(), levels, allow_unused=True)
+    assert gradients[0] is not None, "features get a gradient"
+    assert all(x.isfinite().all() for x in gradients if x is not None), "gradients are finite"
+    swapped = part([x.flip(0) for x in levels], boxes.flip(0, 1))
+    torch.testing.assert_close(swapped, found.flip(0, 1), msg="regions and pictures do not see each other")
+    check_module(part, lambda: (features(), boxes))
+    size = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    with torch.no_grad():
+        program = torch.export.export(part, (features(), boxes), dynamic_shapes=([size, size], None))
+        levels = [torch.rand(2, channels, 2 * side, 3 * side) for side in (10, 5)]
+        torch.testing.assert_close(
+            program.module()(levels, boxes), part(levels, boxes), msg="the export answers so too"
+        )
+
+
 def check_assigner(assigner: nn.Module) -> None:
     """An assigner is batched, keeps ignored regions out, and works with no objects, one, and hundreds."""
     for count in (0, 1, 300):

@@ -14,7 +14,8 @@ from torso.assigners import ASSIGNERS
 from torso.backbones import BACKBONES
 from torso.boxes.coders import CODERS
 from torso.boxes.priors import PRIORS
-from torso.boxes.roi import PositionSensitive, RoIAlign
+from torso.boxes.roi import BESIDE as BESIDE_ROIS
+from torso.boxes.roi import ROIS, PositionSensitive, RoIAlign
 from torso.boxes.suppress import BESIDE, SUPPRESSORS
 from torso.criteria import DenseCriterion
 from torso.heads import HEADS
@@ -95,6 +96,12 @@ def test_heads_of_regions(name: str) -> None:
         return HEADS[name](**taken, **SMALL_ROI_HEADS.get(name, {}))
 
     testing.check_roi_head(make, roi)
+
+
+@pytest.mark.part("roi/align", "roi/pool", "roi/position_sensitive")
+@pytest.mark.parametrize("name", sorted(set(ROIS) - set(BESIDE_ROIS)))
+def test_rois(name: str) -> None:
+    testing.check_roi(lambda strides: ROIS[name](strides, size=3))
 
 
 @pytest.mark.part("head/classify")
