@@ -162,22 +162,33 @@ def _coco_tables(
         iscrowd=np.asarray(index.crowd, dtype=np.int64),
         segmentation=_outlines(index) if kind == "segm" else None,
     )
-    corner, size = predictions.boxes[:, :2], predictions.boxes[:, 2:] - predictions.boxes[:, :2]
-    columns = [
-        predictions.image[:, None] + 1,
-        corner,
-        size,
-        predictions.scores[:, None],
-        predictions.labels[:, None] + 1,
-    ]
-    rows = np.concatenate(columns, axis=1, dtype=np.float64)
-    said = truth.load_res(rows, segmentation=list(predictions.masks or ()) if kind == "segm" else None)
+    said = truth.load_res(_said_of_masks(predictions) if kind == "segm" else _said_of_boxes(predictions))
     evaluator = COCOeval(truth, said, kind)
     evaluator.params.max_dets = [1, 10, most]
     evaluator.evaluate()
     evaluator.accumulate()
     tables = evaluator.eval or {}
     return np.asarray(tables["precision"]), np.asarray(tables["recall"])
+
+
+def _said_of_boxes(predictions: Predictions) -> Floats:
+    """Detections as rows ``[K, 7]``: picture, box, score, class."""
+    corner, size = predictions.boxes[:, :2], predictions.boxes[:, 2:] - predictions.boxes[:, :2]
+    columns = [predictions.image[:, None] + 1, corner, size, predictions.scores[:, None]]
+    return np.concatenate([*columns, predictions.labels[:, None] + 1], axis=1, dtype=np.float64)
+
+
+def _said_of_masks(predictions: Predictions) -> list[dict[str, Any]]:
+    """Detections as COCO's results, without boxes: beside one, COCO takes its area for the mask's."""
+    rows = zip(
+        (predictions.image + 1).tolist(),
+        (predictions.labels + 1).tolist(),
+        predictions.scores.tolist(),
+        predictions.masks or (),
+        strict=True,
+    )
+    names = ("image_id", "category_id", "score", "segmentation")
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _outlines(index: Index) -> list[dict[str, Any] | list[list[float]]]:
