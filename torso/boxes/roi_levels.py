@@ -59,12 +59,12 @@ class Levels:
             rows, row = x.shape[-2:]
             each = (rows + border) * (row + border)
             columns.append((first, each, rows, row, size))
-            first += len(x) * each
+            first += x.shape[0] * each  # len() would be a constant under torch.export
         found = [torch.full_like(level, number, dtype=torch.int32) for number in columns[0]]
         for number, column in enumerate(columns[1:], start=1):
             found = [torch.where(level == number, value, old) for value, old in zip(column, found, strict=True)]
         before, cells, height, width, stride = found
-        picture = torch.arange(len(boxes), device=boxes.device, dtype=torch.int32)[:, None] * cells
+        picture = torch.arange(boxes.shape[0], device=boxes.device, dtype=torch.int32)[:, None] * cells
         return Grid(before, picture, height, width, boxes / stride[..., None].to(boxes.dtype))
 
     def maps(self, features: Features) -> list[Tensor]:
@@ -97,6 +97,7 @@ def weighted_rows(table: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     if not torch.compiler.is_exporting():
         return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weight)
     # Runtimes know no such sum: one row of each after the other, so that never K times the answer is in memory.
+    rows = rows.long()  # nor 32 bits for places
     found = table[rows[:, 0]] * weight[:, :1]
     for number in range(1, rows.shape[1]):
         found = found + table[rows[:, number]] * weight[:, number : number + 1]
