@@ -8,9 +8,7 @@ They are what torso's own tests walk over every part with.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,23 @@ from torso.boxes.cells import pair
 from torso.data import Index
 from torso.heads.dense import BRANCHES, HeadOutput
 from torso.structures import Assignment, DenseOutput, Detections, Features, Targets
+from torso.testing.module import check_module
+from torso.testing.regions import check_roi, check_roi_head
+
+__all__ = [
+    "check_assigner",
+    "check_backbone",
+    "check_dataset",
+    "check_head",
+    "check_loss",
+    "check_module",
+    "check_neck",
+    "check_roi",
+    "check_roi_head",
+    "check_sample",
+    "check_suppressor",
+    "dense_case",
+]
 
 CHANNELS, STRIDES = [8, 16, 24], [8, 16, 32]
 LOSS_TAKES = ("scores", "classes", "deltas", "uncertain", "distribution", "object", "boxes", "embeddings", "grid")
@@ -81,83 +96,6 @@ def check_head(make: Callable[..., nn.Module], num_classes: int = 3) -> None:
             if hasattr(part, "reset_classes"):
                 part.reset_classes(num_classes + 2)  # type: ignore[operator]
     check_module(head, lambda: ([torch.rand(2, 8, 8, 8), torch.rand(2, 8, 4, 4)],))
-
-
-def check_roi_head(make: Callable[..., nn.Module], roi: nn.Module, num_classes: int = 3) -> None:
-    """A head of regions gives ``[B, R, K]`` logits and ``[B, R, boxes * D]`` deltas, also for other classes.
-
-    Args:
-        make: called with ``in_channels``, ``num_classes``, ``coder_size``, ``num_boxes`` and ``region_size``.
-        roi: cuts the regions out; one level of stride 8.
-        num_classes: classes to try it with; the background comes on top.
-    """
-    features, low = [torch.rand(2, 8, 8, 8)], torch.rand(2, 5, 2) * 40
-    boxes = torch.cat([low, low + 4 + torch.rand(2, 5, 2) * 20], dim=-1)
-    for each in (False, True):
-        head: Any = make(
-            in_channels=[8],
-            num_classes=num_classes + 1,
-            coder_size=4,
-            num_boxes=num_classes if each else 1,
-            region_size=roi.size,
-        )
-        for classes in (num_classes, num_classes + 2):
-            said = head(roi(head.maps(features), boxes))
-            number = classes if each else 1
-            assert head.num_boxes == number, "num_boxes is kept, and follows the classes where each has its own"
-            assert said.logits.shape == (2, 5, classes + 1), f"logits are [B, R, K], got {list(said.logits.shape)}"
-            assert said.deltas.shape == (2, 5, number * 4), f"deltas are [B, R, boxes * D], got {said.deltas.shape}"
-            head.reset_classes(num_classes + 3)
-        check_module(_OnMaps(head, roi), lambda: ([torch.rand(2, 8, 8, 8)], boxes))
-
-
-class _OnMaps(nn.Module):
-    """A head of regions with what goes before it."""
-
-    def __init__(self, head: nn.Module, roi: nn.Module) -> None:
-        super().__init__()
-        self.head, self.roi = head, roi
-
-    def forward(self, features: Features, boxes: Tensor) -> Any:
-        return self.head(self.roi(self.head.maps(features), boxes))  # type: ignore[operator]
-
-
-def check_roi(make: Callable[[list[int]], nn.Module]) -> None:
-    """An operation on regions has one size, whatever a box is, and no region sees another one or another picture.
-
-    Padding and boxes outside are finite; it learns, compiles to one graph, and is exported for pictures of any size.
-
-    Args:
-        make: constructs it from the strides of two levels.
-    """
-    part: Any = make([8, 16])
-    channels = 2 * part.size**2  # also divisible among bins
-
-    def features() -> Features:
-        return [torch.rand(2, channels, side, side + 1, requires_grad=True) for side in (16, 8)]
-
-    low = torch.rand(2, 12, 2) * 100
-    boxes = torch.cat([low, low + torch.rand(2, 12, 2) ** 2 * 120], dim=-1)
-    boxes[:, 8:] = torch.tensor([[0.0, 0, 0, 0], [40, 40, 40, 40], [-900, -900, -800, -700], [-50, 30, 500, 60]])
-    levels = features()
-    found = part(levels, boxes)
-    shape = (2, 12, found.shape[2], part.size, part.size)
-    assert found.shape == shape, f"regions are [B, R, C, size, size], got {list(found.shape)}"
-    assert found.shape[2] in (2, channels), "C are the channels, or as many as each bin has"
-    assert found.isfinite().all(), "padding and boxes outside of the picture are finite"
-    gradients = torch.autograd.grad(found.square().sum(), levels, allow_unused=True)
-    assert gradients[0] is not None, "features get a gradient"
-    assert all(x.isfinite().all() for x in gradients if x is not None), "gradients are finite"
-    swapped = part([x.flip(0) for x in levels], boxes.flip(0, 1))
-    torch.testing.assert_close(swapped, found.flip(0, 1), msg="regions and pictures do not see each other")
-    check_module(part, lambda: (features(), boxes))
-    size = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
-    with torch.no_grad():
-        program = torch.export.export(part, (features(), boxes), dynamic_shapes=([size, size], None))
-        levels = [torch.rand(2, channels, 2 * side, 3 * side) for side in (10, 5)]
-        torch.testing.assert_close(
-            program.module()(levels, boxes), part(levels, boxes), msg="the export answers so too"
-        )
 
 
 def check_assigner(assigner: nn.Module) -> None:
@@ -296,45 +234,6 @@ def check_dataset(index: Index) -> None:
     assert not missing, f"{len(missing)} pictures are not there, the first is {missing[0]}"
 
 
-def check_module(module: nn.Module, make_inputs: Callable[[], tuple[Any, ...]], *, compiles: bool = True) -> None:
-    """Any layer: it learns, repeats itself, is restored by its state dict, runs in bfloat16 and compiles.
-
-    Every parameter that learns gets a finite gradient, and ``torch.compile`` sees one graph.
-
-    Args:
-        module: the layer.
-        make_inputs: makes the arguments of a call; random ones, from torch's global generator.
-        compiles: try ``torch.compile`` too.
-    """
-    torch.manual_seed(0)
-    inputs = make_inputs()
-    module.train()
-    torch.autograd.backward([x.float().square().mean() for x in _tensors(module(*inputs))])
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, f"{name} gets no gradient"
-            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
-    module.zero_grad()
-    module.eval()
-    with torch.no_grad():
-        first = _tensors(module(*inputs))
-        again = _tensors(module(*inputs))
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "the same input, the same output"
-        other = copy.deepcopy(module)
-        for parameter in other.parameters():
-            parameter.fill_(0.5)
-        other.load_state_dict(module.state_dict())
-        restored = _tensors(other(*inputs))
-        assert all(torch.equal(a, b) for a, b in zip(first, restored, strict=True)), "the state dict holds it all"
-        with torch.autocast("cpu", torch.bfloat16):
-            assert all(x.isfinite().all() for x in _tensors(module(*inputs))), "bfloat16 gives finite outputs"
-        if not compiles:
-            return
-        report = torch._dynamo.explain(module)(*inputs)
-        # Where nothing is computed there is no graph, and so less than one with no break.
-        assert report.graph_break_count < 1, f"{report.graph_break_count} graph breaks: {report.break_reasons}"
-
-
 def dense_case(count: int, seed: int = 0) -> tuple[DenseOutput, Targets]:
     """What a dense detector says about two 64 px pictures with ``count`` objects each, every fourth of them ignored."""
     generator = torch.Generator().manual_seed(seed)
@@ -415,13 +314,3 @@ def _loss_case(takes: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         "grid": (uniform(6, 3, 2, 13), torch.cat([uniform(6, 3, 2, 4), flags], dim=-1)),
     }
     return cases[takes]
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [x for item in value.values() for x in _tensors(item)]
-    if isinstance(value, list | tuple):
-        return [x for item in value for x in _tensors(item)]
-    return []
