@@ -166,9 +166,8 @@ class DeformableDETR(nn.Module):
     def _learned(self, frames: Frames) -> tuple[Tensor, Tensor, Tensor]:
         """Positions, contents ``[B, Q, channels]`` and points ``[B, Q, 2]`` of the queries that are learned."""
         batch = frames.valid.shape[0]
-        place, query = self.query.weight.chunk(2, dim=-1)  # type: ignore[operator]
-        point = self.reference(place).to(frames.start.dtype).sigmoid()
-        return place.expand(batch, -1, -1), query.expand(batch, -1, -1), point.expand(batch, -1, -1)
+        place, query = _halves(self.query.weight.expand(batch, -1, -1))  # type: ignore[operator]
+        return place, query, self.reference(place).to(frames.start.dtype).sigmoid()
 
     def _propose(
         self, x: Tensor, frames: Frames, size: tuple[int, int], keep: Callable[[str, Tensor], Tensor] | None
@@ -189,7 +188,7 @@ class DeformableDETR(nn.Module):
         # A small picture may have fewer cells than queries; sizes must not depend on it.
         cell = best(functional.pad(scores, (0, self.queries), value=-2.0), self.queries)
         chosen = rows(deltas, cell.clamp(max=x.shape[1] - 1)).detach().sigmoid()  # [B, Q, 4]
-        place, query = self.query(sines(chosen, x.shape[-1] // 2).flatten(2).to(x.dtype)).chunk(2, dim=-1)
+        place, query = _halves(self.query(sines(chosen, x.shape[-1] // 2).flatten(2).to(x.dtype)))
         said = as_priors(logits, deltas.sigmoid(), size)
         return said._replace(valid=valid), (place, query, chosen)
 
@@ -248,9 +247,14 @@ def _box_layers(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(), last)
 
 
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``[B, Q, 2 C]`` as two of ``[B, Q, C]``, each by itself: of steps of 2 C an export would take 2 for the batch."""
+    first, second = x.chunk(2, dim=-1)
+    return first.contiguous(), second.contiguous()
+
+
 def _logit(places: Tensor) -> Tensor:
-    """The inverse of the sigmoid, of places in 0..1; beyond, and at the border, it stays finite."""
-    places = places.clamp(0, 1)
+    """The inverse of the sigmoid, of places in 0..1; at the border it stays finite."""
     return (places.clamp(min=LEAST) / (1 - places).clamp(min=LEAST)).log()
 
 
