@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from torso.boxes.draw import Pixels, draw, palette
 from torso.data.decode import decode
-from torso.data.index import Index
-from torso.data.masks import rasterise
+from torso.data.index import Index, Mask
+from torso.data.masks import box_of, rasterise
 from torso.nn.normalize import eight_bits
 from torso.structures import Batch
 
@@ -43,7 +43,7 @@ def labelled(index: Index, row: int, side: int) -> Pixels:
         pixels = shaded_classes(pixels, np.asarray(small), index.classes)
     if index.masks is not None:
         known = [at for at in range(place.start, place.stop) if index.masks[at] is not None]
-        bitmaps = [_fit(rasterise(index.masks[at], (width, height)), pixels) for at in known]
+        bitmaps = fitted([index.masks[at] for at in known], (width, height), pixels)
         pixels = shaded(pixels, bitmaps, index.labels[known])
     points = None if index.keypoints is None else index.keypoints[place] * (scale, scale, 1)
     ignored = index.crowd[place] | index.difficult[place]
@@ -64,7 +64,7 @@ def augmented(batch: Batch, row: int, classes: Sequence[str], side: int) -> Pixe
     present = (targets.valid | targets.ignore)[row].numpy()
     labels = targets.labels[row].numpy()[present]
     if targets.masks is not None:
-        pixels = shaded(pixels, [_fit(mask, pixels) for mask in targets.masks[row].numpy()[present]], labels)
+        pixels = shaded(pixels, [fit(mask, pixels) for mask in targets.masks[row].numpy()[present]], labels)
     points = None if targets.keypoints is None else targets.keypoints[row].numpy()[present] * (scale, scale, 1)
     boxes = targets.boxes[row].double().numpy()[present] * scale
     pixels = _drawn(pixels, boxes, labels, targets.ignore[row].numpy()[present], classes, points)
@@ -86,17 +86,30 @@ def grid(cells: Sequence[Pixels], columns: int) -> Pixels:
     return sheet
 
 
-def shaded(pixels: Pixels, masks: Sequence[NDArray[np.bool_]], labels: NDArray[np.int64]) -> Pixels:
+def shaded(
+    pixels: Pixels,
+    masks: Sequence[NDArray[np.bool_]],
+    labels: NDArray[np.int64],
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> Pixels:
     """Masks ``[H, W]`` laid over a picture, with a clear outline, so that neighbours can be told apart."""
     canvas = pixels.copy()
-    colours = palette(int(labels.max(initial=0)) + 1)
+    if colours is None:
+        colours = palette(int(labels.max(initial=0)) + 1)
     for mask, label in zip(masks, labels.tolist(), strict=True):
         colour = np.array(colours[label], np.float64)
-        canvas[mask] = (1 - SHADE) * canvas[mask] + SHADE * colour
-        around = np.pad(mask, 1)
+        left, top, right, bottom = (int(side) for side in box_of(mask))
+        mine, part = mask[top:bottom, left:right], canvas[top:bottom, left:right]  # in a crowd a mask is small
+        part[mine] = (1 - SHADE) * part[mine] + SHADE * colour
+        around = np.pad(mine, 1)
         inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-        canvas[mask & ~inner] = colour
+        part[mine & ~inner] = colour
     return canvas
+
+
+def fitted(masks: Sequence[Mask], size: tuple[int, int], pixels: Pixels) -> list[NDArray[np.bool_]]:
+    """Masks of a picture of ``size`` (width, height) as bitmaps of the picture as it is shown."""
+    return [fit(rasterise(mask, size), pixels) for mask in masks]
 
 
 def legend(classes: Sequence[str], width: int, side: int) -> Pixels:
@@ -167,7 +180,7 @@ def _scaled(pixels: Pixels, size: tuple[int, int], scale: float) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _fit(mask: NDArray[np.bool_], pixels: Pixels) -> NDArray[np.bool_]:
+def fit(mask: NDArray[np.bool_], pixels: Pixels) -> NDArray[np.bool_]:
     """A mask at the size of a picture."""
     image = Image.fromarray(mask.astype(np.uint8))
     return np.asarray(image.resize(pixels.shape[1::-1], Image.Resampling.NEAREST)).astype(bool)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from torso.boxes.draw import Colour, Pixels, draw
 from torso.config import DataError
+from torso.data.sheet import fit, fitted, shaded
 from torso.evaluate.matching import Bools, Floats, Ints, ignored, image_of_objects, pair_up
 from torso.nn.normalize import eight_bits
 from torso.structures import Batch
@@ -83,6 +84,9 @@ def of_batch(batch: Batch, classes: Sequence[str], count: int = 9) -> list[Pictu
             continue
         boxes = targets.boxes[row].double().cpu().numpy() * scale
         valid, skip = targets.valid[row].cpu().numpy(), targets.ignore[row].cpu().numpy()
+        if targets.masks is not None:
+            known = targets.masks[row].cpu().numpy()[valid]
+            small = shaded(small, [fit(mask, small) for mask in known], targets.labels[row].cpu().numpy()[valid])
         drawn = draw(small, boxes[skip], captions=[""] * int(skip.sum()), colours=SIGNALS[NEUTRAL:], dashed=True)
         drawn = draw(drawn, boxes[valid], targets.labels[row].cpu().numpy()[valid], names=classes, points=POINTS)
         shown.append(embed(drawn, f"{int(valid.sum())} objects"))
@@ -160,7 +164,13 @@ def _pair(index: Index, predictions: Predictions, judged: Judged, row: int) -> l
     state = np.where(missed, MISSED, np.where(ignored(index)[place], NEUTRAL, RIGHT))
     words = [index.classes[label] for label in index.labels[place].tolist()]
     truth = draw(
-        pixels, boxes, state, captions=_quiet(words, state == MISSED), colours=SIGNALS, dashed=True, points=POINTS
+        _shaded_truth(index, predictions, row, pixels, state),
+        boxes,
+        state,
+        captions=_quiet(words, state == MISSED),
+        colours=SIGNALS,
+        dashed=True,
+        points=POINTS,
     )
 
     mine = predictions.image[judged.said] == row
@@ -171,8 +181,12 @@ def _pair(index: Index, predictions: Predictions, judged: Judged, row: int) -> l
         for label, score in zip(predictions.labels[rows].tolist(), scores.tolist(), strict=True)
     ]
     scale = pixels.shape[1] / max(1, int(index.sizes[row][0])) if index.sizes[row][0] else 1.0
+    shown = pixels
+    if predictions.masks is not None:
+        masks = [predictions.masks[at] for at in rows.tolist()]
+        shown = shaded(pixels, fitted(masks, _size(index, row), pixels), kind, SIGNALS)
     answer = draw(
-        pixels,
+        shown,
         predictions.boxes[rows] * scale,
         kind,
         scores,
@@ -182,6 +196,21 @@ def _pair(index: Index, predictions: Predictions, judged: Judged, row: int) -> l
     )
     note = f"{int(missed.sum())} missed, {int((kind == WRONG).sum())} wrong, {int((kind == RIGHT).sum())} right"
     return [embed(truth, "truth", index.paths[row]), embed(answer, "prediction", note)]
+
+
+def _shaded_truth(index: Index, predictions: Predictions, row: int, pixels: Pixels, state: Ints) -> Pixels:
+    """The objects' masks, where the model says masks too."""
+    if predictions.masks is None or index.masks is None:
+        return pixels
+    place = index.objects(row)
+    known = [at for at in range(place.start, place.stop) if index.masks[at] is not None]
+    masks = fitted([index.masks[at] for at in known], _size(index, row), pixels)
+    return shaded(pixels, masks, state[np.array(known, dtype=np.int64) - place.start], SIGNALS)
+
+
+def _size(index: Index, row: int) -> tuple[int, int]:
+    width, height = index.sizes[row].tolist()
+    return width, height
 
 
 def _quiet(words: Sequence[str], important: NDArray[np.bool_]) -> list[str]:
