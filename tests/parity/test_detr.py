@@ -32,7 +32,6 @@ def torso_detr() -> QueryDetector:
     neck = Identity(body.channels, body.strides)
     head = DETR(
         neck.channels,
-        neck.strides,
         CLASSES + 1,
         channels=32,
         queries=QUERIES,

@@ -21,7 +21,6 @@ class DETR(nn.Module):
 
     Args:
         in_channels: channels of the levels (wired); the last one is used.
-        strides: their strides (wired).
         num_classes: logits a query (wired): C, or C + 1 with a background.
         channels: of cells and queries, divisible by ``heads`` and by 4.
         queries: boxes a picture, 1 or more.
@@ -43,7 +42,6 @@ class DETR(nn.Module):
     def __init__(
         self,
         in_channels: Sequence[int],
-        strides: Sequence[int],
         num_classes: int,
         *,
         channels: int = 256,

@@ -89,6 +89,7 @@ def detector(
             pyramid,
             head.build(
                 in_channels=pyramid.channels,
+                strides=pyramid.strides,
                 num_classes=num_classes + bool(objective.background),
                 num_priors=priors.per_cell,
                 coder_size=boxes.size,
