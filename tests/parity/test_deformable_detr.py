@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from torso.assigners import Hungarian
+from torso.criteria import QueryCriterion
 from torso.heads import DeformableDETR
-from torso.structures import QueryOutput
+from torso.losses import L1, Focal
+from torso.structures import QueryOutput, Targets
 
 CHANNELS, CLASSES, QUERIES, LAYERS = 32, 3, 9, 2
 SIZE = (96, 128)
@@ -242,3 +245,88 @@ def test_padded_pictures_give_transformers_logits_and_boxes_and_gradients(varian
     assert any(x.any() for x in of_body.values())
     for name, gradient in of_body.items():
         torch.testing.assert_close(gradient, of_theirs["model.backbone." + name], rtol=tolerance * 100, atol=tolerance)
+
+
+def targets_of(counts: tuple[int, int], sizes: list[tuple[int, int]]) -> tuple[Targets, list[dict[str, Tensor]]]:
+    """The same objects for both: pixels of the padded input, and shares of each picture."""
+    generator = torch.Generator().manual_seed(2)
+    rows = max(counts)
+    centre = torch.rand(2, rows, 2, generator=generator, dtype=torch.float64) * 0.6 + 0.2
+    side = torch.rand(2, rows, 2, generator=generator, dtype=torch.float64) * 0.3 + 0.05
+    labels = torch.randint(0, CLASSES, (2, rows), generator=generator)
+    valid = torch.arange(rows) < torch.tensor(counts)[:, None]
+    pixels = torch.tensor([[w, h] * 2 for h, w in sizes], dtype=torch.float64)
+    boxes = torch.cat([centre - side / 2, centre + side / 2], dim=-1) * pixels[:, None] * valid[..., None]
+    shares = torch.cat([centre, side], dim=-1)
+    theirs = [{"class_labels": labels[i, :n], "boxes": shares[i, :n]} for i, n in enumerate(counts)]
+    return Targets(boxes, labels * valid, valid, torch.zeros_like(valid)), theirs
+
+
+def frame(sizes: list[tuple[int, int]]) -> Tensor:
+    return torch.tensor([[0, 0, w, h] for h, w in sizes], dtype=torch.float64)
+
+
+def criterion() -> QueryCriterion:
+    """With the library's weights, which its loss of classes has not."""
+    assigner = Hungarian(class_weight=2.0, class_cost="focal")
+    return QueryCriterion(assigner, Focal(), L1(), class_weight=1.0, box_weight=5.0, overlap_weight=2.0)
+
+
+def library_names(name: str) -> tuple[str, float]:
+    """The name of a loss of ours in the library's dict, and the weight that is already in ours."""
+    layer = re.match(r"layer(\d)_", name)
+    kind, weight = {"class": ("ce", 1.0), "box": ("bbox", 5.0), "overlap": ("giou", 2.0)}[name.rpartition("_")[2]]
+    return f"loss_{kind}" + (f"_{int(layer[1]) - 1}" if layer else ""), weight
+
+
+@pytest.mark.part("head/deformable_detr", "criterion/query", "assigner/hungarian", "recipe/deformable_detr")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("counts", [(3, 5), (0, 1), (0, 0)])
+def test_padded_pictures_cost_what_transformers_says(variant: str, counts: tuple[int, int]) -> None:
+    options: dict[str, Any] = VARIANTS[variant]
+    tolerance = 1e-4 if variant == "two-stage" else 1e-8
+    theirs = transformers_model(**options)
+    theirs.config.class_cost = 2
+    head = head_of(theirs, **options)
+    pixels, real = pictures()
+    targets, labels = targets_of(counts, PICTURES)
+    its = theirs(pixels, pixel_mask=real.long(), labels=labels)
+    _, output = run_ours(head, theirs, pixels, real)
+    losses = criterion()(output.within(frame(PICTURES)), targets)
+    learned = {name: loss for name, loss in losses.items() if not name.startswith("proposal")}
+    assert len(learned) == 3 * LAYERS
+    for name, loss in learned.items():
+        key, weight = library_names(name)
+        torch.testing.assert_close(loss, weight * its.loss_dict[key], rtol=tolerance, atol=tolerance)
+    total = torch.stack(list(learned.values())).sum()
+    torch.testing.assert_close(total, its.loss, rtol=tolerance, atol=tolerance)
+    (of_head,) = gradients(total, head)
+    (of_theirs,) = gradients(its.loss, theirs)
+    compare_gradients(of_head, of_theirs, tolerance)
+
+
+@pytest.mark.part("head/deformable_detr")
+def test_proposals_cost_what_the_library_says_of_one_class() -> None:
+    """The library leaves this loss of the paper's code out, but has all of its parts."""
+    from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher, DeformableDetrImageLoss
+
+    theirs = transformers_model(**VARIANTS["two-stage"])
+    head = head_of(theirs, **VARIANTS["two-stage"])
+    pixels, real = pictures()[0], torch.ones(2, *SIZE, dtype=torch.bool)
+    targets, labels = targets_of((3, 5), [SIZE, SIZE])
+    its = run_theirs(theirs, pixels, real)
+    assert its.valid.all()
+    loss = DeformableDetrImageLoss(DeformableDetrHungarianMatcher(2, 5, 2), 1, 0.25, ["labels", "boxes"])
+    of_one = [{**each, "class_labels": torch.zeros_like(each["class_labels"])} for each in labels]
+    wanted = loss({"logits": its.proposed[..., :1], "pred_boxes": its.proposed[..., 1:]}, of_one)
+    _, output = run_ours(head, theirs, pixels, real)
+    losses = criterion()(output.within(frame([SIZE, SIZE])), targets)
+    found = {name: x for name, x in losses.items() if name.startswith("proposal")}
+    assert len(found) == 3
+    for name, x in found.items():
+        key, weight = library_names(name)
+        torch.testing.assert_close(x, weight * wanted[key], rtol=1e-8, atol=1e-8)
+    total = sum(weight * wanted[key] for key, weight in map(library_names, found))
+    (of_head,) = gradients(torch.stack(list(found.values())).sum(), head)
+    (of_theirs,) = gradients(total, theirs)
+    compare_gradients(of_head, of_theirs, 1e-8)
