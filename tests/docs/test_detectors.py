@@ -30,3 +30,19 @@ def test_the_table_says_what_the_recipes_say() -> None:
     told = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     meant = [found for name in sorted(shipped()) if (found := row(name))]
     assert told[: len(meant)] == meant, "\n".join(meant)
+
+
+SETS = ("head", "assigner", "class_loss", "box_loss", "suppress")
+
+
+@pytest.mark.part("recipe/detr")
+def test_the_table_of_sets_says_what_the_recipes_say() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    told = [line for line in page[page.index("## Sets") :].splitlines() if line.startswith("| `")]
+    models = {name: Recipe.load(name, without_data=True).model for name in sorted(shipped())}
+    meant = [
+        f"| `{name}` | " + " | ".join(f"`{model.args[key].name}`" for key in SETS) + " |"
+        for name, model in models.items()
+        if model.name == "query"
+    ]
+    assert told[: len(meant)] == meant, "\n".join(meant)

@@ -13,7 +13,7 @@ from torso.structures import Batch, Targets
 
 SIZE, CLASSES = 128, 3
 HEADS = ["retinanet", "fcos", "gfl", "yolov3"]
-ASSIGNERS = ["max_iou", "atss", "center", "sim_ota", "ota", "task_aligned", "paa", "fcos", "iqdet"]
+ASSIGNERS = ["max_iou", "atss", "center", "hungarian", "sim_ota", "ota", "task_aligned", "paa", "fcos", "iqdet"]
 # Bags of the priors that overlap an object: of FCOS's points, squares of one stride, hardly any does.
 FREE_ANCHOR = ["retinanet", "gfl", "yolov3"]
 # A branch that says how good a box is, or whether there is one, is learned by the dense criterion alone.
