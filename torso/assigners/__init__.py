@@ -3,6 +3,7 @@
 Contract: ``assigner(output: DenseOutput, targets: Targets) -> Assignment``, without gradient, batched over padded
 targets with at least one row, without synchronisation with the host or shapes that depend on data. A prior is positive,
 negative, or neither (it lies in an ignored region or between two thresholds) and then learned from by no loss.
+Those with ``of_regions`` True also take priors that each picture has of its own, ``[B, P, 4]`` instead of ``[P, 4]``.
 """
 
 from __future__ import annotations

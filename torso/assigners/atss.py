@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class ATSS(nn.Module):
     Source: Bridging the Gap Between Anchor-based and Anchor-free Detection, 2019, arXiv:1912.02424
     """
 
+    of_regions: ClassVar[bool] = True
+
     def __init__(self, topk: int = 9, ignore_overlap: float = 0.5):
         super().__init__()
         if topk < 1:
@@ -51,9 +54,10 @@ class ATSS(nn.Module):
 
 
 def nearest(points: Tensor, boxes: Tensor, counts: tuple[int, ...], k: int) -> Tensor:
-    """Marks the ``k`` of ``points [P, 2]`` of each level nearest to the centre of each of ``boxes [B, m, 4]``."""
+    """Marks the ``k`` of points, ``[P, 2]`` or ``[B, P, 2]``, of each level nearest to the middles of boxes."""
     middle = centres(boxes)[:, :, None]
-    distance = (points[:, 0] - middle[..., 0]).square_() + (points[:, 1] - middle[..., 1]).square_()  # [B, m, P]
+    x, y = points.unsqueeze(-3).unbind(dim=-1)
+    distance = (x - middle[..., 0]).square_() + (y - middle[..., 1]).square_()  # [B, m, P]
     return torch.cat([lowest(level, k) for level in torch.split(distance, list(counts), dim=-1)], dim=-1)
 
 

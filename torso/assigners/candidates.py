@@ -51,9 +51,13 @@ def power(base: Tensor, exponent: float) -> Tensor:
 
 
 def offsets(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """How far ``points [P, 2]`` are right of and below the middles of ``boxes [B, m, 4]``, each ``[B, m, P]``."""
+    """How far points, ``[P, 2]`` or ``[B, P, 2]``, are right of and below the middles of ``boxes [B, m, 4]``.
+
+    Each is ``[B, m, P]``.
+    """
     x, y = centres(boxes).unsqueeze(2).unbind(dim=-1)
-    return points[:, 0] - x, points[:, 1] - y
+    right, down = points.unsqueeze(-3).unbind(dim=-1)
+    return right - x, down - y
 
 
 def topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

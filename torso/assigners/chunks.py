@@ -48,7 +48,7 @@ class Claims:
     """
 
     def __init__(self, output: DenseOutput, targets: Targets):
-        shape = (len(targets.boxes), len(output.priors))
+        shape = (len(targets.boxes), output.priors.shape[-2])
         self.best = output.priors.new_full(shape, -math.inf)  # [B, P]
         self.index = torch.zeros(shape, dtype=torch.int64, device=output.priors.device)  # [B, P]
 
@@ -75,17 +75,17 @@ def centres(boxes: Tensor) -> Tensor:
 
 
 def sides(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How far ``points [P, 2]`` are inside of the left, top, right and bottom side of ``boxes [B, m, 4]``.
+    """How far points, ``[P, 2]`` or ``[B, P, 2]``, are inside of the left, top, right and bottom side of boxes.
 
-    Each is ``[B, m, P]``, in pixels, and negative outside.
+    With ``boxes [B, m, 4]`` each is ``[B, m, P]``, in pixels, and negative outside.
     """
     box = boxes[:, :, None]
-    x, y = _columns(points)
+    x, y = _columns(points.unsqueeze(-3))
     return x - box[..., 0], y - box[..., 1], box[..., 2] - x, box[..., 3] - y
 
 
 def inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Whether ``points [P, 2]`` lie inside of ``boxes [B, m, 4]``, not on their border: ``[B, m, P]``."""
+    """Whether points, ``[P, 2]`` or ``[B, P, 2]``, lie inside of ``boxes [B, m, 4]``, not on a side: ``[B, m, P]``."""
     left, top, right, bottom = sides(points, boxes)
     return torch.minimum(torch.minimum(left, right), torch.minimum(top, bottom)) > 0
 
@@ -141,8 +141,8 @@ def ignored_priors(output: DenseOutput, targets: Targets, share: float | None = 
             suits points. Priors without area always go by their centre.
     """
     priors = output.priors
-    points, size = centres(priors), area(priors)
-    found = torch.zeros(len(targets.boxes), len(priors), dtype=torch.bool, device=priors.device)
+    points, size = centres(priors), area(priors).unsqueeze(-2)
+    found = torch.zeros(len(targets.boxes), priors.shape[-2], dtype=torch.bool, device=priors.device)
     for rows in slices(targets.boxes, priors):
         regions = targets.boxes[:, rows].to(priors.dtype)
         covered = inside(points, regions)

@@ -32,6 +32,7 @@ class MaxIoU(nn.Module):
     """
 
     by_priors: ClassVar[bool] = True  # it needs nothing that a head says
+    of_regions: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class SimOTA(nn.Module):
 
     Source: YOLOX: Exceeding YOLO Series in 2021, 2021, arXiv:2107.08430
     """
+
+    of_regions: ClassVar[bool] = True
 
     def __init__(self, radius: float = 2.5, topk: int = 10, box_weight: float = 3.0, ignore_overlap: float = 0.5):
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class TaskAligned(nn.Module):
 
     Source: TOOD: Task-aligned One-stage Object Detection, 2021, arXiv:2108.07755
     """
+
+    of_regions: ClassVar[bool] = True
 
     def __init__(self, topk: int = 13, alpha: float = 1.0, beta: float = 6.0, ignore_overlap: float = 0.5):
         super().__init__()
@@ -55,7 +58,7 @@ class TaskAligned(nn.Module):
             places.append(place)
         alignment, overlap, place = torch.cat(aligned, 1), torch.cat(overlapping, 1), torch.cat(places, 1)
         claim = overlap.masked_fill(alignment == -math.inf, -math.inf)
-        matched, highest = claimed(place, claim, len(points))
+        matched, highest = claimed(place, claim, points.shape[-2])
         positive = highest > -math.inf
         kept = owned(place, matched, positive) & (claim > -math.inf)
         quality = torch.zeros_like(highest).scatter_reduce(

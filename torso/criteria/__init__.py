@@ -3,7 +3,8 @@
 Contract: ``criterion(output, targets) -> {name: scalar, already weighted}``. Criteria of dense detectors are made with
 those of ``assigner``, ``class_loss``, ``box_loss``, ``coder``, ``sample`` and ``num_classes`` that they name. They say
 with ``background`` whether scores are a softmax with a background, and with ``branches`` what the head has to say
-beside classes and boxes (`torso.heads.dense.BRANCHES`).
+beside classes and boxes (`torso.heads.dense.BRANCHES`). One whose priors may be regions has ``of_regions`` True, and
+takes as a third argument the `torso.structures.Assignment` they were drawn for, or None.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torso.assigners.sample import Sampled
 from torso.boxes.coders import Coder
 from torso.boxes.overlap import iou
 from torso.config import Role
-from torso.criteria.targets import box_targets, centerness, of_matched_class, real, score_targets
+from torso.criteria.targets import apart, box_targets, centerness, of_matched_class, real, score_targets
 from torso.losses.classification import BinaryCrossEntropy
 from torso.losses.reduction import Loss
 from torso.structures import Assignment, DenseOutput, Losses, Targets
@@ -59,6 +59,9 @@ class DenseCriterion(nn.Module):
     Source: Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002; Generalized Focal Loss, 2020,
         arXiv:2006.04388; YOLOv3, 2018, arXiv:1804.02767
     """
+
+    of_regions: ClassVar[bool] = True
+    """Priors may be regions, those of each picture its own, which were drawn for what they learn."""
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class DenseCriterion(nn.Module):
         """
         targets = targets.with_a_row()
         if assigned is None:
-            assigned = self.assigner(output, targets)
+            assigned = self.assigner(apart(output), targets)
         assigned = real(assigned, output.valid)
         output = of_matched_class(output, targets.labels.gather(1, assigned.matched), self.coder)
         boxes = box_targets(assigned, targets, output.priors)  # [B, P, 4]

@@ -9,11 +9,23 @@ from torso.boxes.candidates import rows
 from torso.boxes.coders import Coder
 from torso.structures import Assignment, DenseOutput, Targets
 
+FAR = -1e6
+"""Pixels, beyond any picture."""
+
 
 def box_targets(assigned: Assignment, targets: Targets, priors: Tensor) -> Tensor:
     """The box ``[B, P, 4]`` each positive prior learns; others get themselves, finite values that weigh 0."""
     boxes = rows(targets.boxes.to(priors.dtype), assigned.matched)
     return torch.where(assigned.positive[..., None], boxes, priors)
+
+
+def apart(output: DenseOutput) -> DenseOutput:
+    """The output with what is padding far away from every object, so that no assigner counts it among the nearest."""
+    if output.valid is None:
+        return output
+    far = output.priors.new_full((4,), FAR)
+    real = output.valid.unsqueeze(-1)
+    return output._replace(priors=torch.where(real, output.priors, far), boxes=torch.where(real, output.boxes, far))
 
 
 def real(assigned: Assignment, valid: Tensor | None) -> Assignment:

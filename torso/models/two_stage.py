@@ -12,7 +12,6 @@ from torso.assigners.draw import Draw, Drawn, with_objects
 from torso.boxes.candidates import candidates
 from torso.boxes.coders import Coder
 from torso.boxes.convert import clip
-from torso.criteria.dense import DenseCriterion
 from torso.heads.roi_box import RoIOutput
 from torso.models.detector import precise
 from torso.models.inside import Keep, go_on
@@ -34,12 +33,19 @@ class Stage(nn.Module):
         roi: features of a region at one size.
         head: these to logits and deltas; has ``num_boxes``, 1 or one for each class.
         coder: regions and deltas to boxes.
-        criterion: its objective, for regions as priors.
+        criterion: its objective, for regions as priors (``of_regions``).
         draw: which regions learn; all of them when None.
+
+    Raises:
+        ValueError: a criterion that asks for more than classes and boxes.
     """
 
     def __init__(self, roi: nn.Module, head: nn.Module, coder: Coder, criterion: nn.Module, draw: Draw | None = None):
         super().__init__()
+        if asked := list(getattr(criterion, "branches", ())):
+            raise ValueError(
+                f"a head of regions says classes and boxes, but the criterion asks for the {asked[0]}, too"
+            )
         self.roi, self.head, self.criterion, self.draw = roi, cast("Any", head), criterion, draw
         self.coder = coder
         self.background: bool = getattr(criterion, "background", False)
@@ -59,9 +65,8 @@ class Stage(nn.Module):
 
     def losses(self, output: DenseOutput, targets: Targets, drawn: Drawn | None = None) -> Losses:
         """The named losses; regions learn what they were drawn for: among fewer an assigner might say otherwise."""
-        if drawn is not None and isinstance(self.criterion, DenseCriterion):
-            return self.criterion(output, targets, drawn.assignment())  # type: ignore[no-any-return]
-        return self.criterion(output, targets)  # type: ignore[no-any-return]
+        losses: Losses = self.criterion(output, targets, None if drawn is None else drawn.assignment())
+        return losses
 
     def boxes_of(self, output: DenseOutput) -> Tensor:
         """The decoded boxes ``[B, R, 1 or C, 4]`` of what the head said."""
@@ -90,7 +95,8 @@ class TwoStage(nn.Module):
         normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
 
     Raises:
-        ValueError: a stage that is not the last has a box for each class: the next has one region for each.
+        ValueError: a stage that is not the last has a box for each class: the next has one region for each; a
+            suppressor that wants more than boxes, scores and classes.
 
     Source: Faster R-CNN, 2015, arXiv:1506.01497; Cascade R-CNN, 2017, arXiv:1712.00726; Mask R-CNN, 2017,
         arXiv:1703.06870
@@ -115,6 +121,8 @@ class TwoStage(nn.Module):
         super().__init__()
         if any(stage.head.num_boxes != 1 for stage in stages[:-1]):
             raise ValueError("a stage before another says one box a region: class_boxes=false")
+        if wanted := list(getattr(suppress, "extra", ())):
+            raise ValueError(f"{type(suppress).__name__} wants the {wanted[0]} of every box, which no region has")
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
         self.stride: int = max(backbone.strides)  # type: ignore[arg-type]
         self.normalize = normalizer(normalize, backbone)
@@ -185,11 +193,8 @@ class TwoStage(nn.Module):
         """`predict`, with the numbers of `inside` passed through ``keep``."""
         features, size = self.features(images), (images.shape[-2], images.shape[-1])
         said = self._look(features, size, keep).stages
-        scores = (
-            torch.stack([output.class_scores() for output in said]).mean(dim=0)
-            if len(said) > 1
-            else (said[0].class_scores())
-        )
+        every = [output.class_scores() for output in said]
+        scores = every[0] if len(every) == 1 else torch.stack(every).mean(dim=0)
         boxes = clip(self.each[-1].boxes_of(said[-1]), *size)
         found = self.choose(keep("region_scores", scores), keep("region_boxes", boxes), said[-1].valid)
         if self.mask is None:

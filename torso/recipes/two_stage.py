@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from torso.assigners.draw import Draw
-from torso.config import Role, Spec
+from torso.config import ModelError, Role, Spec, parameters
 from torso.models.masks import MaskBranch
 from torso.models.propose import RegionProposals
 from torso.models.two_stage import Stage, TwoStage
@@ -53,8 +53,8 @@ def two_stage(
         head: these to logits and deltas.
         coder: deltas to boxes and back.
         assigner: says which region learns which object.
-        sample: which of the assigned regions learn; all of them when None. One that looks at boxes alone draws them
-            before the head looks at any.
+        sample: which of the assigned regions learn; all of them when None. With an assigner that, as it does, looks at
+            boxes alone, it draws them before the head looks at any.
         class_loss: loss of the class scores.
         box_loss: loss of deltas or boxes.
         criterion: how assigner and losses make an objective.
@@ -164,6 +164,7 @@ def rpn(
 
     Source: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, 2015, arXiv:1506.01497
     """
+    _check_takes(head, "num_priors", "dense head such as rpn")
     priors, boxes = prior.build(strides=strides), coder.build()
     objective = objective_of(
         criterion, 1, boxes, rpn, assigner=assigner, class_loss=class_loss, box_loss=box_loss, sample=sample
@@ -192,10 +193,14 @@ def _stage(
     criterion: Spec,
     class_boxes: bool,
 ) -> Stage:
-    boxes, chosen = coder.build(), None if sample is None else sample.build()
-    draw = None
-    if chosen is not None and getattr(chosen, "by_priors", False):
-        draw = fitted(lambda: Draw(assigner.build(), chosen))
+    _check_takes(head, "num_boxes", "head of regions such as roi_box")
+    if not getattr(criterion.target, "of_regions", False):
+        raise ModelError(f"model.criterion: {criterion.name} wants the priors of a grid; regions learn with dense")
+    if not getattr(assigner.target, "of_regions", False):
+        raise ModelError(f"model.assigner: {assigner.name} wants the priors of a grid; regions learn with max_iou")
+    boxes, draw = coder.build(), None
+    if sample is not None and all(getattr(part.target, "by_priors", False) for part in (sample, assigner)):
+        draw = Draw(assigner.build(), sample.build())
     objective = objective_of(
         criterion,
         num_classes,
@@ -214,7 +219,12 @@ def _stage(
         num_boxes=num_classes if class_boxes else 1,
         region_size=look.size,
     )
-    return Stage(look, made, boxes, objective, draw)
+    return fitted(lambda: Stage(look, made, boxes, objective, draw))
+
+
+def _check_takes(head: Spec, what: str, wanted: str) -> None:
+    if what not in parameters(head.target):
+        raise ModelError(f"{head.path or 'head'}: {head.name} is no {wanted}")
 
 
 def _mask(
