@@ -29,6 +29,7 @@ def measured() -> list[str]:
     """The last cells of the table's rows, in their order."""
     startup, criteria, nms = result("startup"), result("criteria")["systems"], result("nms")
     answers, learned = result("postprocess")["models"], result("overfit")
+    regions = [each for case in result("roi")["cases"].values() for each in case.values()]
     step, loader = result("train_step")["ratios"], result("loader")
     coco = result("read_coco")["cases"]
     data = result("data")["ratios"]
@@ -48,6 +49,8 @@ def measured() -> list[str]:
         joined([each["ratio soft batched"] for each in nms["boxes"].values()]),
         joined([each["ratio soft agnostic"] for each in nms["boxes"].values()]),
         joined([each["ratio"] for each in answers.values()]),
+        joined([each["ratio forward and backward"] for each in regions]),
+        joined([each["ratio forward"] for each in regions]),
         joined([min(scores), min(swapped)]),
         joined([step["torso fp32 / torchvision fp32"]]),
         joined([step["torso bf16 / torso fp32"]]),

@@ -67,7 +67,7 @@ class RoIPool(nn.Module):
         for row in (y.low, y.high - high):
             for column in (x.low, x.high - broad):
                 at = start + (row * grid.width[..., None])[..., :, None] + column[..., None, :]
-                largest = table[at.flatten()]  # [B * R * size * size, C]
+                largest = table[at.flatten().long()]  # [B * R * size * size, C]
                 found = largest if found is None else torch.maximum(found, largest)
         assert found is not None
         found = found.view(*start.shape, -1)  # [B, R, size, size, C]

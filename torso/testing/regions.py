@@ -43,7 +43,8 @@ def check_roi_head(make: Callable[..., nn.Module], roi: nn.Module, num_classes: 
 def check_roi(make: Callable[[list[int]], nn.Module]) -> None:
     """An operation on regions has one size, whatever a box is, and no region sees another one or another picture.
 
-    Padding and boxes outside are finite; it learns, compiles to one graph, and is exported for pictures of any size.
+    Padding and boxes outside are finite; it learns, compiles to one graph, and is exported for any number of
+    pictures of any size.
 
     Args:
         make: constructs it from the strides of two levels.
@@ -69,13 +70,13 @@ def check_roi(make: Callable[[list[int]], nn.Module]) -> None:
     swapped = part([x.flip(0) for x in levels], boxes.flip(0, 1))
     torch.testing.assert_close(swapped, found.flip(0, 1), msg="regions and pictures do not see each other")
     check_module(part, lambda: (features(), boxes))
-    size = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    anything = torch.export.Dim.DYNAMIC
+    shapes = ([dict.fromkeys((0, 2, 3), anything)] * 2, {0: anything})
     with torch.no_grad():
-        program = torch.export.export(part, (features(), boxes), dynamic_shapes=([size, size], None))
-        levels = [torch.rand(2, channels, 2 * side, 3 * side) for side in (10, 5)]
-        torch.testing.assert_close(
-            program.module()(levels, boxes), part(levels, boxes), msg="the export answers so too"
-        )
+        program = torch.export.export(part, (features(), boxes), dynamic_shapes=shapes).module()
+        levels = [torch.rand(3, channels, 2 * side, 3 * side) for side in (10, 5)]
+        boxes = torch.cat([boxes, boxes[:1]])
+        torch.testing.assert_close(program(levels, boxes), part(levels, boxes), msg="the export answers so too")
 
 
 class _OnMaps(nn.Module):
