@@ -32,6 +32,22 @@ def test_the_table_says_what_the_recipes_say() -> None:
     assert told[: len(meant)] == meant, "\n".join(meant)
 
 
+STAGES = ("propose", "roi", "head", "assigner", "sample", "class_loss", "box_loss", "suppress")
+
+
+@pytest.mark.part("recipe/faster_rcnn", "recipe/faster_rcnn_c4", "recipe/fast_rcnn")
+def test_the_table_of_stages_says_what_the_recipes_say() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    told = [line for line in page[page.index("## Two stages") :].splitlines() if line.startswith("| `")]
+    models = {name: Recipe.load(name, without_data=True).model for name in sorted(shipped())}
+    meant = [
+        f"| `{name}` | " + " | ".join(f"`{part.name}`" if (part := model.args[key]) else "" for key in STAGES) + " |"
+        for name, model in models.items()
+        if model.name == "two_stage"
+    ]
+    assert told[: len(meant)] == meant, "\n".join(meant)
+
+
 SETS = ("head", "assigner", "class_loss", "box_loss", "suppress")
 
 
@@ -44,5 +60,21 @@ def test_the_table_of_sets_says_what_the_recipes_say() -> None:
         f"| `{name}` | " + " | ".join(f"`{model.args[key].name}`" for key in SETS) + " |"
         for name, model in models.items()
         if model.name == "query"
+    ]
+    assert told[: len(meant)] == meant, "\n".join(meant)
+
+
+CORNERS = ("head", "class_loss", "box_loss", "criterion", "suppress")
+
+
+@pytest.mark.part("recipe/cornernet", "recipe/centernet_triplets")
+def test_the_table_of_corners_says_what_the_recipes_say() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    told = [line for line in page[page.index("## Corners") :].splitlines() if line.startswith("| `")]
+    models = {name: Recipe.load(name, without_data=True).model for name in sorted(shipped())}
+    meant = [
+        f"| `{name}` | " + " | ".join(f"`{model.args[key].name}`" for key in CORNERS) + " |"
+        for name, model in models.items()
+        if model.name == "corners"
     ]
     assert told[: len(meant)] == meant, "\n".join(meant)
