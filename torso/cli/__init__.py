@@ -152,18 +152,41 @@ def _run_verbs(verb: Callable[..., Any]) -> None:
     add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="data.path=DIR ...")
     add("--split", help="the recipe's data.val where not given")
     add("--out", metavar="DIR", help="write predictions.json and evaluation.json there")
+    _looking(add)
     add = verb("predict", _predict, "Answer for pictures: drawn, and as COCO results.")
     add("model", metavar="RUN|FILE")
     add("inputs", nargs="+", metavar="IMAGE|DIR")
     add("--out", metavar="DIR", help="where answers go (RUN/predictions)")
     add("--threshold", type=float, metavar="SCORE", help="leave out detections below")
+    _looking(add)
     add = verb("export", _export, "Write a model for another runtime, and verify it there.")
     add("model", metavar="RUN|FILE")
     add("--to", default="onnx", choices=["onnx"])
     add("--out", metavar="FILE", help="RUN/model.onnx where not given")
 
 
+def _looking(add: Callable[..., Any]) -> None:
+    add("--tta", metavar="LOOKS", help="look again mirrored and at scales, and merge the answers: flip,0.8,1.2")
+    add(
+        "--tiles", type=int, metavar="PIXELS", help="look through windows so wide, for pictures larger than the network"
+    )
+    add("--overlap", type=float, metavar="SHARE", help="what two windows share at least (0.2)")
+    add("--whole", action="store_true", help="beside windows, look at the whole picture too")
+    add(
+        "--merge",
+        metavar="SUPPRESS",
+        help="to one answer: weighted_fusion, soft_nms, '{name: ios_nms, overlap: 0.6}' ...",
+    )
+
+
 # ---------------------------------------------------------------- the verbs
+
+
+def _how(asked: Asked) -> Any:
+    """How the model looks at pictures; None as it learned to."""
+    from torso.recipes.looking import looking
+
+    return looking(asked.tta, asked.tiles, asked.overlap, asked.whole, asked.merge)
 
 
 def _train(asked: Asked) -> None:
@@ -190,7 +213,7 @@ def _trained(result: Mapping[str, Any]) -> Iterator[str]:
 def _eval(asked: Asked) -> None:
     from torso.recipes import run
 
-    result = run.evaluate(asked.model, asked.overrides, split=asked.split, out=asked.out)
+    result = run.evaluate(asked.model, asked.overrides, split=asked.split, out=asked.out, how=_how(asked))
     where = f"{result['split']}: {result['images']} pictures of {result['data']}, {result['seconds']:.1f} s"
     lines = [where, *table(result.get("per_class", [])), numbers(result["summary"])]
     if "voc" in result:
@@ -201,7 +224,7 @@ def _eval(asked: Asked) -> None:
 def _predict(asked: Asked) -> None:
     from torso.recipes import run
 
-    result = run.predict(asked.model, asked.inputs, out=asked.out, threshold=asked.threshold)
+    result = run.predict(asked.model, asked.inputs, out=asked.out, threshold=asked.threshold, how=_how(asked))
     lines = [f"skipped  {one['path']}: {one['reason']}" for one in result["skipped"]]
     tell(asked, result, [*lines, f"{result['images']} pictures, drawn and in predictions.json: {result['out']}"])
 

@@ -190,15 +190,25 @@ def collect(predict: Predict, loader: Batches, device: torch.device | str = "cpu
                 table = answer.double().cpu().numpy()
                 parts.append(Predictions.of(seen=batch.index.numpy(), probabilities=table))
             else:
-                parts.append(_detected(answer, batch))
+                rows, matrices, sizes = (x.numpy() for x in (batch.index, batch.to_source, batch.source_size))
+                parts.append(in_source(answer, rows, matrices, sizes))
     return Predictions.merge(parts)
 
 
-def _detected(answer: Detections, batch: Batch) -> Predictions:
-    """One batch of detections, without its padding, in pixels of the original pictures."""
+def in_source(
+    answer: Detections, rows: NDArray[np.int64], to_source: NDArray[np.float64], source_size: NDArray[np.int64]
+) -> Predictions:
+    """One batch of detections, without its padding, in pixels of the original pictures.
+
+    Args:
+        answer: of B pictures.
+        rows: ``[B]`` of the data index.
+        to_source: ``[B, 3, 3]`` affine, pixels of the boxes -> original pixels.
+        source_size: ``[B, 2]`` width and height of the original pictures.
+    """
     picture, place = (part.numpy() for part in torch.nonzero(answer.valid.cpu(), as_tuple=True))
     boxes = answer.boxes.double().cpu().numpy()[picture, place]
-    matrices, sizes = batch.to_source.numpy()[picture], batch.source_size.numpy()[picture]
+    matrices, sizes = to_source[picture], source_size[picture]
     masks = None
     if answer.masks is not None:
         said = answer.masks.double().cpu().numpy()[picture, place]
@@ -207,11 +217,11 @@ def _detected(answer: Detections, batch: Batch) -> Predictions:
             for each in zip(said, boxes, matrices, sizes.tolist(), strict=True)
         ]
     return Predictions(
-        image=batch.index.numpy()[picture],
+        image=rows[picture],
         boxes=back_to_source(boxes, matrices, sizes),
         scores=answer.scores.double().cpu().numpy()[picture, place],
         labels=answer.labels.cpu().numpy()[picture, place],
-        seen=batch.index.numpy(),
+        seen=rows,
         masks=masks,
     )
 

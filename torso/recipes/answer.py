@@ -8,17 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from torso.boxes.draw import draw
+from torso.boxes.draw import Pixels, draw
 from torso.data.decode import decode
-from torso.data.loader import Loader
-from torso.evaluate.predictions import Predictions, collect
+from torso.data.sheet import fitted, shaded
+from torso.evaluate.matching import Ints
+from torso.evaluate.pictures import CROWDED
+from torso.evaluate.predictions import Predictions
 from torso.recipes.artifact import Artifact, load
 from torso.recipes.judge import write_json
-from torso.recipes.sources import judging_loader, known_ids, pictures
+from torso.recipes.looking import Looking, answers
+from torso.recipes.sources import known_ids, pictures
 
 
 def predict(
-    path: str | Path, inputs: Sequence[str], *, out: str | Path | None = None, threshold: float | None = None
+    path: str | Path,
+    inputs: Sequence[str],
+    *,
+    out: str | Path | None = None,
+    threshold: float | None = None,
+    how: Looking | None = None,
 ) -> dict[str, Any]:
     """Answers for pictures, drawn and as JSON.
 
@@ -28,6 +36,7 @@ def predict(
         out: where drawn pictures and ``predictions.json`` go; ``<run>/predictions`` when ``None``.
         threshold: score below which a detection is left out; when ``None`` all are written, and those from the
             threshold of the best F1 on are drawn.
+        how: mirrored, at scales, in windows; once, as the model learned to, when ``None``.
 
     Returns:
         ``out``, ``images``, ``skipped`` (pictures that could not be read, with reasons) and ``predictions``: rows of
@@ -38,8 +47,7 @@ def predict(
     data = artifact.recipe.data.build()
     ids = tuple(artifact.config["class_ids"])
     index = pictures(inputs, artifact.config["task"], artifact.classes, ids, known_ids(data))
-    loader: Loader = judging_loader({**data, "workers": 0}, index)
-    found = collect(artifact.model.predict, loader)
+    found, skipped = answers(artifact, {**data, "workers": 0}, index, how)
     if threshold is not None and found.probabilities is None:
         found = found.of_rows(found.scores >= threshold)
     folder = Path(out) if out is not None else artifact.folder / "predictions"
@@ -51,9 +59,18 @@ def predict(
         "out": str(folder),
         "images": len(found.seen),
         "drawn": drawn,
-        "skipped": [{"path": name, "reason": reason} for name, reason in loader.skipped],
+        "skipped": [{"path": name, "reason": reason} for name, reason in skipped],
         "predictions": rows,
     }
+
+
+def with_masks(pixels: Pixels, found: Predictions, rows: Ints) -> Pixels:
+    """The picture, shaded with the masks of ``rows`` of the predictions if they have any; the surest on top."""
+    if found.masks is None:
+        return pixels
+    order = rows[np.argsort(found.scores[rows], kind="stable")]
+    size = pixels.shape[1], pixels.shape[0]
+    return shaded(pixels, fitted([found.masks[row] for row in order.tolist()], size, pixels), found.labels[order])
 
 
 def draw_all(artifact: Artifact, paths: Sequence[str], found: Predictions, folder: Path, threshold: float) -> list[str]:
@@ -65,7 +82,16 @@ def draw_all(artifact: Artifact, paths: Sequence[str], found: Predictions, folde
         pixels = decode(paths[row])
         if found.probabilities is None:
             mine = (found.image == row) & (found.scores >= threshold)
-            pixels = draw(pixels, found.boxes[mine], found.labels[mine], found.scores[mine], names=artifact.classes)
+            pixels = with_masks(pixels, found, np.flatnonzero(mine))
+            quiet = [""] * int(mine.sum()) if found.masks is not None and mine.sum() > CROWDED else None
+            pixels = draw(
+                pixels,
+                found.boxes[mine],
+                found.labels[mine],
+                found.scores[mine],
+                names=artifact.classes,
+                captions=quiet,
+            )
         else:
             best = int(np.argmax(found.probabilities[place]))
             caption = f"{artifact.classes[best]} {found.probabilities[place, best]:.2f}"

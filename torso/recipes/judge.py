@@ -20,8 +20,9 @@ from torso.evaluate.classification import ClassificationResult
 from torso.evaluate.detection import DetectionResult
 from torso.evaluate.predictions import Predictions, collect
 from torso.recipes.artifact import Artifact, load
+from torso.recipes.looking import Looking, answers
 from torso.recipes.recipe import Recipe
-from torso.recipes.sources import judging_loader, locate, open_split
+from torso.recipes.sources import locate, open_split
 from torso.structures import Detections
 from torso.train import disk
 from torso.train.run_folder import RunFolder
@@ -34,16 +35,29 @@ def judge(
 ) -> tuple[Predictions, Result]:
     """Predictions for all pictures of a split, and the marks they get; ``most`` as in `detection.evaluate`."""
     found = collect(predict, loader, device)
-    index = loader.index
+    return found, marks(loader.index, found, most)
+
+
+def marks(index: Index, found: Predictions, most: int = 100) -> Result:
+    """The marks that predictions get.
+
+    Raises:
+        DataError: these are classes, and the data has no class for each picture.
+    """
     if found.probabilities is None:
-        return found, detection.evaluate(index, found, most=most)
+        return detection.evaluate(index, found, most=most)
     if index.image_labels is None:
         raise DataError(f"{index.root} has no class for each picture: a classifier cannot be judged on it")
-    return found, classification.evaluate(index.image_labels[found.seen], found.probabilities, index.classes)
+    return classification.evaluate(index.image_labels[found.seen], found.probabilities, index.classes)
 
 
 def evaluate(
-    path: str | Path, overrides: Sequence[str] = (), *, split: str | None = None, out: str | Path | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    out: str | Path | None = None,
+    how: Looking | None = None,
 ) -> dict[str, Any]:
     """Judge a run, a ``model.safetensors`` or an exported file on a split of its data, or of other data.
 
@@ -52,6 +66,7 @@ def evaluate(
         overrides: of the recipe, such as ``data.path=DIR``.
         split: name of the split; the recipe's ``data.val`` when ``None``.
         out: folder for ``predictions.json`` (COCO results form) and ``evaluation.json``; none are written if ``None``.
+        how: mirrored, at scales, in windows; once, as the model learned to, when ``None``.
 
     Returns:
         ``summary``, ``per_class`` and what else the task has; for a detector also ``voc``, the mean AP at
@@ -66,13 +81,15 @@ def evaluate(
     index = open_split(data, split or data["val"], artifact.classes)
     check_task(artifact.config["task"], index)
     began = time.monotonic()
-    found, result = judge(artifact.model.predict, judging_loader(data, index), most=data["max_detections"])
+    found, _ = answers(artifact, data, index, how)
+    result = marks(index, found, data["max_detections"])
     answer = {
         "model": str(path),
         "data": str(locate(data["path"])),
         "split": split or data["val"],
         "images": len(index),
         "seconds": round(time.monotonic() - began, 2),
+        **({} if how is None else {"looking": how.told()}),
         **result.to_dict(),
     }
     if found.probabilities is None:

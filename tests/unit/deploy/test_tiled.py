@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torso.boxes.ios_nms import IoSNMS
 from torso.boxes.overlap import pairwise_iou
 from torso.data.views import View, shifting
+from torso.deploy.exported import Exported
 from torso.deploy.tiled import Tiled, ends_at_seam, parts_of_others, places
+from torso.evaluate.tta import Looks
 from torso.structures import Detections
 
 SIZE = (64, 48)
@@ -245,6 +247,19 @@ def test_masks_come_along():
     assert nothing.masks.shape[2:] == (2, 2)
     small = Tiled(Oracle(masks=True), SIZE).predict(np.full((10, 10, 3), 60, np.uint8))
     assert small.masks.shape == (1, 1, 2, 2)
+
+
+@pytest.mark.part("deploy/tiled")
+def test_an_exported_file_answers_as_its_model(detector, detector_file):
+    picture = np.random.default_rng(0).integers(0, 255, (150, 230, 3), dtype=np.uint8)
+    file = Exported(detector_file)
+    theirs = Tiled(file, file.size, overlap=0.3, batch=3).predict(picture)
+    ours = Tiled(detector, file.size, overlap=0.3, batch=3).predict(picture)
+    assert said(theirs) == said(ours)
+    assert len(said(ours)) > 20
+    torch.testing.assert_close(theirs.scores, ours.scores, rtol=0, atol=1e-4)
+    again = Tiled(Looks(file), file.size, overlap=0.3, batch=3).predict(picture)
+    assert again.valid.any()
 
 
 @pytest.mark.part("deploy/tiled")
