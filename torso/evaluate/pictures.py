@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SIDE = 560  # longest side of an embedded picture
 LIMIT = 70_000  # bytes of an embedded JPEG: forty of them make a page of less than 4 MB
 POINTS = 15  # height of captions, so that they are still read where a picture is shown at half its size
-CROWDED = 14  # with more boxes than this only the mistakes are named
+CROWDED = 14  # with more boxes than this only the mistakes are named, and with more mistakes nothing
 RIGHT, WRONG, MISSED, NEUTRAL = 0, 1, 2, 3
 SIGNALS: list[Colour] = [(47, 126, 216), (228, 66, 38), (235, 170, 0), (140, 146, 156)]
 
@@ -67,7 +67,8 @@ def of_labels(index: Index, count: int = 9, seed: int = 0) -> list[Picture]:
             shown.append(embed(pixels, names[index.image_labels[row]], title))
         else:
             drawn = draw(pixels, boxes[skip], captions=[""] * int(skip.sum()), colours=SIGNALS[NEUTRAL:], dashed=True)
-            drawn = draw(drawn, boxes[~skip], index.labels[place][~skip], names=names, points=POINTS)
+            labels = index.labels[place][~skip]
+            drawn = draw(drawn, boxes[~skip], labels, captions=_named(labels, names), points=POINTS)
             shown.append(embed(drawn, title, f"{len(boxes)} objects"))
     return shown
 
@@ -88,7 +89,8 @@ def of_batch(batch: Batch, classes: Sequence[str], count: int = 9) -> list[Pictu
             known = targets.masks[row].cpu().numpy()[valid]
             small = shaded(small, [fit(mask, small) for mask in known], targets.labels[row].cpu().numpy()[valid])
         drawn = draw(small, boxes[skip], captions=[""] * int(skip.sum()), colours=SIGNALS[NEUTRAL:], dashed=True)
-        drawn = draw(drawn, boxes[valid], targets.labels[row].cpu().numpy()[valid], names=classes, points=POINTS)
+        labels = targets.labels[row].cpu().numpy()[valid]
+        drawn = draw(drawn, boxes[valid], labels, captions=_named(labels, classes), points=POINTS)
         shown.append(embed(drawn, f"{int(valid.sum())} objects"))
     return shown
 
@@ -214,9 +216,16 @@ def _size(index: Index, row: int) -> tuple[int, int]:
 
 
 def _quiet(words: Sequence[str], important: NDArray[np.bool_]) -> list[str]:
-    """On a crowded picture only what is important keeps its caption."""
-    crowded = len(words) > CROWDED
-    return [word if not crowded or keep else "" for word, keep in zip(words, important.tolist(), strict=True)]
+    """On a crowded picture only what is important keeps its caption, and nothing where even that would hide it."""
+    if len(words) > CROWDED:
+        important = important & (important.sum() <= CROWDED)
+        return [word if keep else "" for word, keep in zip(words, important.tolist(), strict=True)]
+    return list(words)
+
+
+def _named(labels: Ints, names: Sequence[str]) -> list[str]:
+    """The classes as captions; none on a crowded picture, where they would hide it."""
+    return [names[label] if len(labels) <= CROWDED else "" for label in labels.tolist()]
 
 
 def _misnamed(index: Index, predictions: Predictions, table: Floats, count: int) -> list[list[Picture]]:

@@ -135,9 +135,11 @@ def _cards(evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[tupl
     """(what, value, meaning): the headline first, then the other important marks, then facts."""
     cards = []
     if evaluation is not None:
-        names = dict.fromkeys((evaluation.headline, *FRONT[evaluation.task]))
+        meaning = _meaning(evaluation)
+        most = str(getattr(evaluation, "most", 100))
+        names = dict.fromkeys((evaluation.headline, *(key.replace("100", most) for key in FRONT[evaluation.task])))
         shown = [key for key in names if key in evaluation.summary]
-        cards = [(key.replace("_", " "), _mark(evaluation.summary[key]), MEANING[key]) for key in shown]
+        cards = [(key.replace("_", " "), _mark(evaluation.summary[key]), meaning[key]) for key in shown]
     return cards + [(str(key), str(value), "") for key, value in facts.items()]
 
 
