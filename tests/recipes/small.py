@@ -121,7 +121,7 @@ SMALL: dict[str, list[str]] = {
         "model.sample.count=32",
     ],
     "rcnn": [
-        "model.propose={name: windows, scales: [0.4, 0.28, 0.2, 0.14]}",
+        "model.propose={name: windows, scales: [0.36, 0.27, 0.2, 0.15, 0.11], ratios: [1.0, 1.8]}",  # of digits
         "model.roi.size=24",
         "model.head.backbone={name: tiny, widths: [16, 32, 64], levels: [3], depth: 2}",
     ],

@@ -20,6 +20,7 @@ from torso.backbones.families import cspdarknet53, cspresnext50, darknet53, dens
 from torso.backbones.grid import Grid
 from torso.backbones.hourglass import Hourglass
 from torso.backbones.mobile import efficientnet, efficientnetv2, mobilenetv1, mobilenetv2, xception
+from torso.backbones.pixels import Pixels
 from torso.backbones.resnet import resnet, resnext, senet, sknet
 from torso.backbones.shufflenet import ShuffleNetV1
 from torso.backbones.spinenet import SpineNet
@@ -54,6 +55,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "hrnet": hrnet,
     "mobilenetv1": mobilenetv1,
     "mobilenetv2": mobilenetv2,
+    "pixels": Pixels,
     "resnext": resnext,
     "senet": senet,
     "shufflenet_v2": shufflenet_v2,

@@ -33,6 +33,7 @@ from torso.heads.rep_points import RepPoints
 from torso.heads.retina import Retina
 from torso.heads.rfcn import RFCN
 from torso.heads.roi_box import RoIBox
+from torso.heads.roi_crop import RoICrop
 from torso.heads.roi_mask import RoIMask
 from torso.heads.roi_stage import RoIStage
 from torso.heads.rpn import RPN
@@ -56,6 +57,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "retina": Retina,
     "rfcn": RFCN,
     "roi_box": RoIBox,
+    "roi_crop": RoICrop,
     "roi_stage": RoIStage,
     "roi_mask": RoIMask,
     "rpn": RPN,
