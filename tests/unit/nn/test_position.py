@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.nn.same import check, check_exports
-from torso.nn.position import LearnedPosition, SinePosition, resample_position, sincos_position
+from torso.nn.position import LearnedPosition, SinePosition, resample_position, sincos_position, sines
 
 
 def padding() -> Tensor:
@@ -143,3 +143,10 @@ def test_learned_positions_begin_small() -> None:
     module = LearnedPosition(64, (14, 14), prefix=1)
     assert float(module.table.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert module.tokens.abs().max() < 1e-4
+
+
+def test_sines_of_places_are_those_of_cells() -> None:
+    """The middle of cell ``i`` of ``n`` is the place ``(i + 0.5) / n``, with the bands of Deformable DETR's cells."""
+    of_cells = SinePosition(16, offset=-0.5)(torch.zeros(1, 1, 4, 5, dtype=torch.float64))
+    middles = (torch.arange(4, dtype=torch.float64) + 0.5) / (4 + 1e-6)
+    torch.testing.assert_close(sines(middles, 8), of_cells[0, :8, :, 0].T)
