@@ -93,12 +93,19 @@ def level_of(boxes: Tensor, levels: int, canonical: float = 224.0, at: float = 2
 
 def weighted_rows(table: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     """Sums of rows: ``table [T, C]`` at ``rows [N, K]``, each times ``weight [N, K]``, to ``[N, C]``."""
-    weight = weight.to(table.dtype)
+    exact = precise(table)
+    weight = weight.to(exact.dtype)
     if not torch.compiler.is_exporting():
-        return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weight)
+        found = functional.embedding_bag(rows, exact, mode="sum", per_sample_weights=weight)
+        return found.to(table.dtype)
     # Runtimes know no such sum: one row of each after the other, so that never K times the answer is in memory.
     rows = rows.long()  # nor 32 bits for places
-    found = table[rows[:, 0]] * weight[:, :1]
+    found = exact[rows[:, 0]] * weight[:, :1]
     for number in range(1, rows.shape[1]):
-        found = found + table[rows[:, number]] * weight[:, number : number + 1]
-    return found
+        found = found + exact[rows[:, number]] * weight[:, number : number + 1]
+    return found.to(table.dtype)
+
+
+def precise(table: Tensor) -> Tensor:
+    """What many regions teach one cell is summed: in bfloat16 a 1 vanishes beside 256."""
+    return table if table.dtype.itemsize >= 4 else table.float()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torso.boxes.roi_levels import Grid, Levels
+from torso.boxes.roi_levels import Grid, Levels, precise
 from torso.structures import Features
 
 
@@ -55,7 +55,7 @@ class RoIPool(nn.Module):
     def forward(self, features: Features, boxes: Tensor) -> Tensor:
         """Features of ``boxes [B, R, 4]``: ``[B, R, C, size, size]``."""
         grid = self.levels.grid(features, boxes)
-        table = torch.cat([_largest(x, self.windows).flatten(0, -2) for x in self.levels.maps(features)])
+        table = precise(torch.cat([_largest(x, self.windows).flatten(0, -2) for x in self.levels.maps(features)]))
         y, x = bins(grid, self.size, last=1)
         (tall, high), (wide, broad) = self._window(y), self._window(x)  # each [B, R, size]
         # Rows: level, window, picture, cell. A level has as many rows a cell as there are windows.
@@ -72,7 +72,8 @@ class RoIPool(nn.Module):
         assert found is not None
         found = found.view(*start.shape, -1)  # [B, R, size, size, C]
         there = y.there[..., :, None] & x.there[..., None, :]
-        return torch.where(there[..., None], found, 0.0).permute(0, 1, 4, 2, 3)
+        found = torch.where(there[..., None], found, 0.0).to(features[0].dtype)
+        return found.permute(0, 1, 4, 2, 3)
 
     def _window(self, along: Bins) -> tuple[Tensor, Tensor]:
         """The window that is at most as long as a bin, and at least half as long: its number, and its side."""

@@ -162,3 +162,26 @@ def test_maps_that_cannot_be_divided_are_refused() -> None:
 )
 def test_options_keep_the_contract(part: partial[nn.Module]) -> None:
     check_roi(part)
+
+
+@pytest.mark.parametrize("name", sorted(set(ROIS) - set(BESIDE)))
+def test_what_many_regions_teach_a_cell_is_not_lost_in_bfloat16(name: str) -> None:
+    torch.manual_seed(0)
+    part = ROIS[name]([8], size=3)
+    features = torch.rand(1, 9, 8, 8).bfloat16()
+    boxes = torch.tensor([4.0, 4, 60, 60]).expand(1, 500, 4)  # in sums of bfloat16 a 1 vanishes beside 256
+    taught = []
+    for x in (features, features.float()):
+        found = part([x.requires_grad_()], boxes)
+        assert found.dtype == x.dtype
+        taught.append(torch.autograd.grad(found.sum(), x)[0].float())
+    close(taught[0], taught[1], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.part("roi/align", "roi/position_sensitive")
+@pytest.mark.parametrize("part", [RoIAlign([8, 16], 2), PositionSensitive([8, 16], 2, "align")])
+def test_boxes_get_gradients_where_nothing_is_rounded(part: nn.Module) -> None:
+    torch.manual_seed(0)
+    features = [torch.randn(1, 4, side, side, dtype=torch.float64, requires_grad=True) for side in (6, 3)]
+    boxes = torch.tensor([[[3.0, 5, 30, 41], [11, 2, 45, 29]]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, b, c: part([a, b], c), (*features, boxes))
