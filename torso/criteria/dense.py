@@ -11,7 +11,7 @@ from torso.assigners.sample import Sampled
 from torso.boxes.coders import Coder
 from torso.boxes.overlap import iou
 from torso.config import Role
-from torso.criteria.targets import apart, box_targets, centerness, of_matched_class, real, score_targets
+from torso.criteria.targets import apart, box_targets, centerness, check_ignored, of_matched_class, real, score_targets
 from torso.losses.classification import BinaryCrossEntropy
 from torso.losses.reduction import Loss
 from torso.structures import Assignment, DenseOutput, Losses, Targets
@@ -191,7 +191,7 @@ class DenseCriterion(nn.Module):
         labels = targets.labels.gather(1, assigned.matched)  # [B, P]
         if self.background:
             classes = output.logits.shape[-1]
-            _check_ignored(self.class_loss, classes)
+            check_ignored(self.class_loss, classes)
             wanted = torch.where(assigned.positive, labels, classes - 1)
             # A prior a row: the classes of one lie together in memory.
             logits, wanted = output.logits.flatten(0, 1), wanted.flatten()
@@ -276,12 +276,6 @@ def _check_coder(coder: Coder, box_loss: nn.Module, distribution_loss: nn.Module
         raise ValueError(f"a distribution_loss needs a coder that has one, such as distribution, not {coder}")
     if bins is not None and box_loss.takes != "boxes":
         raise ValueError(f"a coder of distributions needs a box loss of boxes such as giou, got {box_loss}")
-
-
-def _check_ignored(loss: nn.Module, classes: int) -> None:
-    ignored = getattr(loss, "ignore_index", -1)
-    if 0 <= ignored < classes:
-        raise ValueError(f"class {ignored} of {classes} would not be learned: give the class loss ignore_index=-1")
 
 
 def _times(weight: Tensor, factor: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torso.boxes.shares import shares
 from torso.config import Role
-from torso.criteria.targets import box_targets, real, score_targets
+from torso.criteria.targets import box_targets, check_ignored, real, score_targets
 from torso.losses.overlap import GIoU
 from torso.structures import Assignment, DenseOutput, Losses, QueryOutput, Targets
 
@@ -127,6 +127,7 @@ class QueryCriterion(nn.Module):
             weight = positive + assigned.negative.to(positive.dtype)
             wanted = score_targets(assigned.positive, labels, assigned.quality, output.logits)
             return _each(self.class_loss(output.logits, wanted, weight=weight.unsqueeze(-1)), layers) / count
+        check_ignored(self.class_loss, output.logits.shape[-1])
         weight = positive + self.nothing_weight * assigned.negative.to(positive.dtype)
         wanted = torch.where(assigned.positive, labels, output.logits.shape[-1] - 1)
         # A query a row: the classes of one lie together in memory.

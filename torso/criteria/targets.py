@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torso.boxes.candidates import rows
 from torso.boxes.coders import Coder
@@ -42,6 +42,17 @@ def of_matched_class(output: DenseOutput, labels: Tensor, coder: Coder) -> Dense
     deltas = output.deltas.reshape(*labels.shape, -1, coder.size)  # [B, P, C, D]
     deltas = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, coder.size)).squeeze(2)
     return output._replace(deltas=deltas, boxes=coder.decode(deltas, output.priors, output.strides))
+
+
+def check_ignored(loss: nn.Module, classes: int) -> None:
+    """A loss of classes may leave one out, but not one of these.
+
+    Raises:
+        ValueError: it would.
+    """
+    ignored = getattr(loss, "ignore_index", -1)
+    if 0 <= ignored < classes:
+        raise ValueError(f"class {ignored} of {classes} would not be learned: give the class loss ignore_index=-1")
 
 
 def score_targets(positive: Tensor, labels: Tensor, quality: Tensor | None, logits: Tensor) -> Tensor:

@@ -222,5 +222,9 @@ def test_losses_are_one_graph(background: bool) -> None:
 def test_losses_that_do_not_fit_are_refused(parts: tuple[nn.Module, nn.Module], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         QueryCriterion(Hungarian(), *parts)
+    output = said(background=True)
+    targets, _ = objects([3, 2, 4, 1], output.layer(0))
+    with pytest.raises(ValueError, match="class 2 of 6 would not be learned"):
+        QueryCriterion(Hungarian(), CrossEntropy(ignore_index=2), L1())(output, targets)
     with pytest.raises(ValueError, match="overlap needs a loss of boxes"):
         QueryCriterion(Hungarian(), Focal(), L1(), overlap_loss=L1())
