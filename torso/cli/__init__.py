@@ -216,6 +216,9 @@ def _eval(asked: Asked) -> None:
     result = run.evaluate(asked.model, asked.overrides, split=asked.split, out=asked.out, how=_how(asked))
     where = f"{result['split']}: {result['images']} pictures of {result['data']}, {result['seconds']:.1f} s"
     lines = [where, *table(result.get("per_class", [])), numbers(result["summary"])]
+    for name in ("errors", "mask_errors"):
+        if name in result:
+            lines += [f"{name.replace('_', ' ')}, and what AP50 would gain without them:", *table(result[name])]
     if "voc" in result:
         lines.append(f"by the rules of VOC: {numbers(result['voc'])}")
     tell(asked, result, lines)

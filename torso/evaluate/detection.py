@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from torso.evaluate import confusion
+from torso.evaluate import confusion, errors
+from torso.evaluate.errors import Errors
+from torso.evaluate.mask_pairs import outlines
 from torso.evaluate.matching import Counted, Floats, Ints, count_coco, ignored, image_of_objects
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class DetectionResult:
     recall: float
     f1: float
     most: int = 100  # detections of a class in a picture that were looked at
+    errors: Errors | None = None  # why AP50 is not 1
+    mask_errors: Errors | None = None  # why "mask AP50" is not 1
 
     task = "detect"
     headline = "AP"
@@ -64,6 +68,8 @@ class DetectionResult:
             "F1": _plain(self.f1),
             "max_detections": self.most,
             "per_class": rows,
+            **({} if self.errors is None else {"errors": self.errors.rows()}),
+            **({} if self.mask_errors is None else {"mask_errors": self.mask_errors.rows()}),
             "confusion": self.confusion.tolist(),
             "classes": list(self.classes),
         }
@@ -128,6 +134,8 @@ def evaluate(
         recall=overall["recall"],
         f1=overall["F1"],
         most=most,
+        errors=errors.evaluate(index, predictions, most=most),
+        mask_errors=None if masks is None else errors.evaluate(index, predictions, most=most, masks=True),
     )
 
 
@@ -160,7 +168,7 @@ def _coco_tables(
         np.concatenate([corner, size], axis=1),
         area=np.where(index.difficult & ~index.crowd, OUTSIDE, index.area),
         iscrowd=np.asarray(index.crowd, dtype=np.int64),
-        segmentation=_outlines(index) if kind == "segm" else None,
+        segmentation=outlines(index) if kind == "segm" else None,
     )
     said = truth.load_res(_said_of_masks(predictions) if kind == "segm" else _said_of_boxes(predictions))
     evaluator = COCOeval(truth, said, kind)
@@ -189,14 +197,6 @@ def _said_of_masks(predictions: Predictions) -> list[dict[str, Any]]:
     )
     names = ("image_id", "category_id", "score", "segmentation")
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _outlines(index: Index) -> list[dict[str, Any] | list[list[float]]]:
-    """The masks of all objects as COCO has them."""
-    found: list[dict[str, Any] | list[list[float]]] = []
-    for mask, (x0, y0, x1, y1) in zip(index.masks or (), index.boxes.tolist(), strict=True):
-        found.append([[x0, y0, x1, y0, x1, y1, x0, y1]] if mask is None else mask)
-    return found
 
 
 def _summary(precision: Floats, recall: Floats, most: int) -> dict[str, float]:

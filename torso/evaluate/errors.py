@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torso.evaluate.matching import Bools, Floats, Ints, find_pairs, ignored, match_coco
+from torso.evaluate.mask_pairs import find_mask_pairs
+from torso.evaluate.matching import Bools, Floats, Ints, Pairs, find_pairs, ignored, match_coco
 
 if TYPE_CHECKING:
     from torso.data.index import Index
@@ -68,22 +69,43 @@ class Breakdown:
         overlap: from which IoU (0..1) a detection is well placed.
         background: up to which IoU with everything it lies on background, less than ``overlap``.
         most: detections of a class in a picture that are looked at, the best.
+        masks: overlaps are those of masks, which both sides then have.
+
+    Raises:
+        ValueError: the shares are not 0 < background < overlap <= 1.
 
     Source: TIDE: A General Toolbox for Identifying Object Detection Errors, 2020, arXiv:2008.08115
     """
 
     def __init__(
-        self, index: Index, predictions: Predictions, overlap: float = 0.5, background: float = 0.1, most: int = 100
+        self,
+        index: Index,
+        predictions: Predictions,
+        overlap: float = 0.5,
+        background: float = 0.1,
+        most: int = 100,
+        masks: bool = False,
     ):
+        if not 0 < background < overlap <= 1:
+            raise ValueError(
+                f"background and overlap are shares, 0 < background < overlap, got {background}, {overlap}"
+            )
+        self.overlap, self.background = overlap, background
+        if masks:
+            pairs = find_mask_pairs(index, predictions, background)
+        else:
+            pairs = find_pairs(index, predictions, background, by_class=False)
+        same = (predictions.labels[pairs.detection] == index.labels[pairs.target]) & (pairs.overlap >= overlap)
         self.objects = index.labels  # [T] their classes
         self.counts = ~ignored(index)  # [T]
         self.classes = len(index.classes)
         # K' detections that count, by falling score
-        self.detection, self.target = match_coco(index, predictions, overlap, most)
+        own = Pairs(*(column[same] for column in pairs))
+        self.detection, self.target = match_coco(index, predictions, overlap, most, own)
         self.labels = predictions.labels[self.detection]
         self.found = np.zeros(len(self.objects), dtype=bool)
         self.found[self.target[self.target >= 0]] = True
-        self.kind, self.aim = self._causes(index, predictions, overlap, background)
+        self.kind, self.aim = self._causes(pairs, len(predictions))
         mendable = (self.kind == CLASSIFICATION) | (self.kind == LOCALISATION)
         self.missed = self.counts & ~self.found
         self.missed[self.aim[mendable]] = False
@@ -92,23 +114,22 @@ class Breakdown:
         self.best = np.zeros(len(self.kind), dtype=bool)  # [K'] what finds an object once it is mended
         self.best[free[np.unique(self.aim[free], return_index=True)[1]]] = True  # they come by falling score
 
-    def _causes(self, index: Index, predictions: Predictions, overlap: float, background: float) -> tuple[Ints, Ints]:
+    def _causes(self, pairs: Pairs, count: int) -> tuple[Ints, Ints]:
         """The kind ``[K']`` of every detection that counts, and the object ``[K']`` that it should have found."""
-        pairs = find_pairs(index, predictions, background, by_class=False)
-        place = np.full(len(predictions), -1, dtype=np.int64)
+        place = np.full(count, -1, dtype=np.int64)
         place[self.detection] = np.arange(len(self.detection))
         asked = self.counts[pairs.target] & (place[pairs.detection] >= 0)
         rows, targets, amounts = place[pairs.detection[asked]], pairs.target[asked], pairs.overlap[asked]
-        same = self.labels[rows] == index.labels[targets]
+        same = self.labels[rows] == self.objects[targets]
         own, own_aim = _largest(rows[same], targets[same], amounts[same], len(self.detection))
         other, other_aim = _largest(rows[~same], targets[~same], amounts[~same], len(self.detection))
         kind = np.select(
             [
                 self.target >= 0,
-                (own >= background) & (own <= overlap),
-                other >= overlap,
-                own >= overlap,
-                np.maximum(own, other) <= background,
+                (own >= self.background) & (own <= self.overlap),
+                other >= self.overlap,
+                own >= self.overlap,
+                np.maximum(own, other) <= self.background,
             ],
             [RIGHT, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND],
             default=BOTH,
@@ -141,7 +162,13 @@ class Breakdown:
 
 
 def evaluate(
-    index: Index, predictions: Predictions, *, overlap: float = 0.5, background: float = 0.1, most: int = 100
+    index: Index,
+    predictions: Predictions,
+    *,
+    overlap: float = 0.5,
+    background: float = 0.1,
+    most: int = 100,
+    masks: bool = False,
 ) -> Errors:
     """Count the errors of a detector and price them.
 
@@ -151,8 +178,9 @@ def evaluate(
         overlap: from which IoU (0..1) a detection is well placed.
         background: up to which IoU with everything it lies on background, less than ``overlap``.
         most: detections of a class in a picture that are looked at, the best.
+        masks: overlaps are those of masks, which both sides then have.
     """
-    broken = Breakdown(index, predictions, overlap, background, most)
+    broken = Breakdown(index, predictions, overlap, background, most, masks)
     counts = {kind: int((broken.kind == number).sum()) for number, kind in enumerate(KINDS[:MISSED])}
     counts["missed"] = int(broken.missed.sum())
     counts["false_positive"] = int((broken.target < 0).sum())

@@ -113,17 +113,20 @@ def count_coco(index: Index, predictions: Predictions, overlap: float = 0.5, mos
     return Counted(found.detection, found.target >= 0)
 
 
-def match_coco(index: Index, predictions: Predictions, overlap: float = 0.5, most: int = 100) -> Matched:
+def match_coco(
+    index: Index, predictions: Predictions, overlap: float = 0.5, most: int = 100, pairs: Pairs | None = None
+) -> Matched:
     """Match detections and objects by the COCO rule: by falling score each takes the free object it overlaps most.
 
     An object that counts is preferred to an ignored one; a detection on an ignored object is left out. At most
-    ``most`` detections of a class in a picture are looked at.
+    ``most`` detections of a class in a picture are looked at. ``pairs`` are those that overlap enough: of boxes, where
+    they are not given.
     """
     skip = ignored(index)
     rank = np.lexsort((predictions.image, -predictions.scores))  # [K] rows, best first; ties as COCO breaks them
     place = np.empty(len(rank), dtype=np.int64)
     place[rank] = np.arange(len(rank))
-    pairs = find_pairs(index, predictions, overlap)
+    pairs = find_pairs(index, predictions, overlap) if pairs is None else pairs
     # Of objects that are overlapped equally COCO takes the last one.
     order = np.lexsort((-pairs.target, -pairs.overlap, skip[pairs.target], place[pairs.detection]))
     chosen = greedy(pairs, order, np.asarray(index.crowd, dtype=bool))

@@ -55,6 +55,7 @@ CAPTIONS = {
     "scores": "Marks on the validation split",
     "precision_recall": "Precision and recall at overlap 0.5, with AP50",
     "roc": "ROC of each class against the others, with the area below",
+    "errors": "What AP50 would gain without each kind of error; in brackets how many; pale: all wrong answers, all not found",
     "confusion": "What is taken for what: rows are the truth, columns what was said, colour is the part of a row",
     "classes": "Objects of each class",
     "sizes": "Sizes of the objects",

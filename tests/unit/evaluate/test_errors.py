@@ -1,9 +1,12 @@
 """Errors of a detector: each kind by hand, all of them by a plain loop, and against hotcoco's analysis."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.unit.evaluate.worlds import make_index, make_predictions, random_world
+from torso.data import masks
 from torso.evaluate import detection, errors
 from torso.evaluate.errors import KINDS, SPECIAL, Breakdown
 from torso.evaluate.matching import ignored, image_of_objects, match_coco, overlaps
@@ -154,6 +157,41 @@ def test_equals_a_plain_loop_and_all_mended_is_perfect(block):
         # Taking wrong answers away, or asking for less, never costs anything.
         never = ("both", "duplicate", "background", "missed", *SPECIAL)
         assert np.isnan(found.ap) or all(found.prices[kind] >= -1e-12 for kind in never)
+
+
+@pytest.mark.part("metric/detection_errors")
+@pytest.mark.parametrize("seed", range(12))
+def test_masks_are_judged_by_their_pixels(seed):
+    """Masks that fill boxes of whole pixels have the boxes' errors, wherever the boxes beside them lie."""
+    index, predictions = random_world(seed, difficult=True)
+    width, height = index.sizes[0].tolist()
+    edge = [width, height, width, height]
+    index = replace(index, boxes=index.boxes.clip(0, edge))
+    predictions = replace(predictions, boxes=predictions.boxes.clip(0, edge))
+
+    def filled(box, compressed):
+        pixels = np.zeros((height, width), dtype=bool)
+        x0, y0, x1, y1 = (int(value) for value in box)
+        pixels[y0:y1, x0:x1] = True
+        return masks.compressed(masks.encoded(pixels)) if compressed else masks.encoded(pixels)
+
+    known = [filled(box, False) if row % 2 else None for row, box in enumerate(index.boxes)]
+    drawn = replace(index, masks=known)
+    said = [filled(box, True) for box in predictions.boxes]
+    elsewhere = replace(predictions, boxes=predictions.boxes * 0, masks=said)
+    found, expected = errors.evaluate(drawn, elsewhere, masks=True), errors.evaluate(index, predictions)
+    assert found.counts == expected.counts
+    assert found.prices == pytest.approx(expected.prices, nan_ok=True)
+    judged = detection.evaluate(drawn, replace(predictions, masks=said))
+    assert judged.to_dict()["mask_errors"] == judged.to_dict()["errors"] == found.rows()
+    np.testing.assert_allclose(judged.mask_errors.ap, judged.summary["mask AP50"], atol=1e-12)
+
+
+@pytest.mark.part("metric/detection_errors")
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0), (1.1, 0.1)])
+def test_bounds_that_make_no_sense_are_refused(shares):
+    with pytest.raises(ValueError, match="0 < background < overlap"):
+        errors.evaluate(make_index([[0, 0, *BOX]]), make_predictions([]), overlap=shares[0], background=shares[1])
 
 
 HOTCOCO = {"Cls": "classification", "Loc": "localisation", "Both": "both", "Dupe": "duplicate", "Bkg": "background"}

@@ -1,5 +1,7 @@
 """Figures: everything from one class to a hundred, hostile names, missing parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,11 +50,25 @@ def test_detector_figures():
     found = plots.figures(
         metrics=metrics, results=results, evaluation=detection.evaluate(index, predictions), indexes={"val": index}
     )
-    assert set(found) == {"loss", "rate", "scores", "precision_recall", "confusion", "classes", "sizes"}
+    assert set(found) == {"loss", "rate", "scores", "precision_recall", "errors", "confusion", "classes", "sizes"}
     labels = [line.get_label() for line in found["loss"].axes[0].lines if not line.get_label().startswith("_")]
     assert labels == ["loss", "box loss", "class loss"]
     assert found["scores"].axes[0].lines[0].get_xdata().tolist() == [1, 2]
     assert found["scores"].axes[0].lines[1].get_ydata().tolist() == [0.4]
+
+
+@pytest.mark.part("metric/detection_errors")
+def test_a_bar_for_each_kind_of_error():
+    index, predictions = random_world(3)
+    result = detection.evaluate(index, predictions)
+    axes = plots.error_prices(result).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [result.errors.prices[kind] for kind in result.errors.counts]
+    assert axes.texts[0].get_text() == (
+        f" {result.errors.prices['classification']:.3f}  ({result.errors.counts['classification']})"
+    )
+    both = plots.error_prices(replace(result, mask_errors=result.errors)).axes[0]
+    assert len(both.patches) == 2 * len(axes.patches)
+    assert [text.get_text() for text in both.get_legend().get_texts()] == ["boxes", "masks"]
 
 
 def test_same_figure_same_text():
