@@ -21,7 +21,7 @@ from torso.necks import Identity
 from torso.nn.normalize import IMAGENET_MEAN, IMAGENET_STD
 from torso.structures import Batch, Targets
 
-pytestmark = pytest.mark.part("recipe/detr", "head/detr", "criterion/query", "assigner/hungarian")
+pytestmark = pytest.mark.part("recipe/detr", "model/query", "head/detr", "criterion/query", "assigner/hungarian")
 CLASSES, QUERIES, LAYERS = 5, 12, 3
 SIZES = [(96, 160), (70, 100)]  # height, width; the second lies in the top left corner
 Pair = tuple[QueryDetector, nn.Module]

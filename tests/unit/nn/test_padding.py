@@ -52,7 +52,9 @@ def test_grey_within_a_picture_is_picture() -> None:
     images[:, :, 10:14] = 114
     images[:, :, :, 20] = 114
     assert frame_of(real_pixels(images)).tolist() == [[8, 4, 38, 24]]
-    images[:, 0, 4:24, 8] = 113  # one channel is enough
+    images[:, :, :, 37] = 114
+    assert frame_of(real_pixels(images)).tolist() == [[8, 4, 37, 24]]
+    images[:, 0, 5, 37] = 113  # one channel of one pixel is enough
     assert frame_of(real_pixels(images)).tolist() == [[8, 4, 38, 24]]
 
 
