@@ -90,14 +90,21 @@ def error_prices(result: DetectionResult) -> Figure | None:
                 y, price = row + (number - (len(shown) - 1) / 2) * thick, errors.prices[kind]
                 label = name if kind == kinds[0] else None
                 axes.barh(y, price, thick, color=colour, alpha=0.4 if kind in SPECIAL else 1, label=label)
-                axes.annotate(f" {price:.3f}  ({errors.counts[kind]})", (max(price, 0), y), va="center", fontsize=7.5)
+                axes.annotate(
+                    f"{price:.3f}  ({errors.counts[kind]})",
+                    (max(price, 0), y),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7.5,
+                )
         axes.set_yticks(list(place.values()), [kind.replace("_", " ") for kind in place])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.2, y=0.01)
         axes.set(xlabel="AP50 lost")
         if len(shown) > 1:
-            axes.legend(loc="lower right")
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torso.evaluate.classification import ClassificationResult
 from torso.evaluate.detection import DetectionResult
+from torso.evaluate.errors import Errors
 from torso.evaluate.figure import to_svg
 
 if TYPE_CHECKING:
@@ -55,10 +56,18 @@ CAPTIONS = {
     "scores": "Marks on the validation split",
     "precision_recall": "Precision and recall at overlap 0.5, with AP50",
     "roc": "ROC of each class against the others, with the area below",
-    "errors": "What AP50 would gain without each kind of error; in brackets how many; pale: all wrong answers, all not found",
+    "errors": "What AP50 would gain without each kind of error, and how many; pale: all wrong boxes, all not found",
     "confusion": "What is taken for what: rows are the truth, columns what was said, colour is the part of a row",
     "classes": "Objects of each class",
     "sizes": "Sizes of the objects",
+}
+FAULTS = {
+    "classification": "boxes of the wrong class",
+    "localisation": "boxes in the wrong place",
+    "both": "boxes of the wrong class in the wrong place",
+    "duplicate": "second boxes of one object",
+    "background": "boxes of nothing",
+    "missed": "objects that were missed",
 }
 FRONT = {
     "detect": ("AP", "AP50", "AP75", "AR100", "mask AP", "mask AP50"),
@@ -164,6 +173,8 @@ def _findings(evaluation: Evaluation) -> list[str]:
         )
     if isinstance(evaluation, DetectionResult) and evaluation.most != 100:
         said.append(f"Of a class in a picture {evaluation.most} detections are judged, where COCO's rule is 100.")
+    if isinstance(evaluation, DetectionResult) and evaluation.errors is not None:
+        said += _costliest(evaluation.errors)
     if len(known) > 1:
         worst, best = min(known, key=lambda row: row[key]), max(known, key=lambda row: row[key])
         said.append(
@@ -187,6 +198,15 @@ def _findings(evaluation: Evaluation) -> list[str]:
         names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         said.append(f"Nothing to judge for {names}: this split has none, and the means leave them out.")
     return said
+
+
+def _costliest(errors: Errors) -> list[str]:
+    """The kind of error that costs most, if any costs something."""
+    kind = max(FAULTS, key=lambda name: errors.prices[name])
+    if not errors.prices[kind] > 0.005:  # so for NaN: nothing to judge
+        return []
+    count, gain = errors.counts[kind], errors.prices[kind]
+    return [f"The costliest errors are {FAULTS[kind]} ({count}): without them AP50 would be {gain:.3f} higher."]
 
 
 def _columns(evaluation: Evaluation | None) -> list[str]:

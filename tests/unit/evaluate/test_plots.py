@@ -64,7 +64,7 @@ def test_a_bar_for_each_kind_of_error():
     axes = plots.error_prices(result).axes[0]
     assert [bar.get_width() for bar in axes.patches] == [result.errors.prices[kind] for kind in result.errors.counts]
     assert axes.texts[0].get_text() == (
-        f" {result.errors.prices['classification']:.3f}  ({result.errors.counts['classification']})"
+        f"{result.errors.prices['classification']:.3f}  ({result.errors.counts['classification']})"
     )
     both = plots.error_prices(replace(result, mask_errors=result.errors)).axes[0]
     assert len(both.patches) == 2 * len(axes.patches)

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.unit.evaluate.worlds import make_index, make_predictions
 from torso.data.index import Problem
 from torso.evaluate import classification, detection, pictures, plots, report
+from torso.evaluate.errors import KINDS, Errors
 from torso.evaluate.predictions import Predictions
 from torso.structures import Batch, Targets
 
@@ -114,6 +115,17 @@ def page(tmp_path_factory):
         pictures=shown,
     )
     return path.read_text(encoding="utf-8"), evaluation, shown
+
+
+@pytest.mark.part("metric/detection_errors")
+def test_the_costliest_kind_of_error_is_told(page):
+    text, evaluation, _ = page
+    errors = evaluation.errors
+    assert f"without them AP50 would be {max(errors.prices[kind] for kind in KINDS):.3f} higher." in text
+    assert f"objects that were missed ({errors.counts['missed']})" in text
+    assert report.CAPTIONS["errors"] in text
+    perfect = replace(evaluation, errors=Errors(1.0, errors.counts, dict.fromkeys(errors.prices, 0.0)))
+    assert not any("costliest" in line for line in report._findings(perfect))
 
 
 def test_hostile_names_are_escaped(page):
