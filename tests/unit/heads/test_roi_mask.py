@@ -15,6 +15,7 @@ from torso.heads import RoIMask
 from torso.losses import L1, BinaryCrossEntropy
 from torso.models.masks import MaskBranch
 from torso.structures import Features, Targets
+from torso.testing import check_module
 
 
 def branch(count: int = 6, weight: float = 1.0) -> MaskBranch:
@@ -116,6 +117,12 @@ def test_masks_of_every_so_many_pixels_teach_almost_the_same() -> None:
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
+
+
+@pytest.mark.part("head/roi_mask")
+def test_the_head_keeps_the_contract_of_parts() -> None:
+    check_module(RoIMask([8], 3, channels=6, depth=1), lambda: (torch.rand(2, 3, 8, 4, 4),))
+    assert RoIMask([8], 3, channels=6, depth=0)(torch.rand(2, 3, 8, 4, 4)).shape == (2, 3, 3, 8, 8)
 
 
 @pytest.mark.part("head/roi_mask")
