@@ -98,6 +98,7 @@ SMALL: dict[str, list[str]] = {
         "model.roi.size=7",
         "model.head.channels=64",
         "model.sample.count=128",
+        "model.sample.positive=0.5",
         "model.suppress.overlap=0.5",
     ],
     "cascade_rcnn": [
@@ -122,6 +123,7 @@ SMALL: dict[str, list[str]] = {
     ],
     "rcnn": [
         "model.propose={name: windows, scales: [0.36, 0.27, 0.2, 0.15, 0.11], ratios: [1.0, 1.8]}",  # of digits
+        "model.sample.count=40",
         "model.roi.size=24",
         "model.head.backbone={name: tiny, widths: [16, 32, 64], levels: [3], depth: 2}",
     ],
