@@ -19,7 +19,8 @@ Stride = int | tuple[int, int]
 def real_pixels(images: Tensor, fill: int = 114) -> Tensor:
     """Where the picture is: ``[B, H, W]`` bool, False in rows and columns at the border that are nothing but ``fill``.
 
-    A picture that is all ``fill`` is all picture: attention needs something to look at.
+    A picture that is all ``fill`` is all picture: attention needs something to look at. A border that was repainted (by
+    a change of colours in training) is picture, too.
 
     Args:
         images: ``[B, 3, H, W]`` in 0..255, as the network takes them.
