@@ -54,26 +54,35 @@ class RoIPool(nn.Module):
 
     def forward(self, features: Features, boxes: Tensor) -> Tensor:
         """Features of ``boxes [B, R, 4]``: ``[B, R, C, size, size]``."""
-        grid = self.levels.grid(features, boxes)
-        table = precise(torch.cat([_largest(x, self.windows).flatten(0, -2) for x in self.levels.maps(features)]))
+        grid, maps = self.levels.grid(features, boxes), self.levels.maps(features)
         y, x = bins(grid, self.size, last=1)
+        places = self._places(grid, y, x)
+        if torch.is_grad_enabled() and any(each.requires_grad for each in maps):
+            # Where the largest lies is found first: then only that one is learned from, and nothing else is kept.
+            cell = _largest([each.detach() for each in maps], self.windows, places, where=True)  # [N, C]
+            rows = torch.cat([each.reshape(-1, each.shape[-1]) for each in maps])
+            found = precise(rows).gather(0, cell.long()).to(rows.dtype)
+        else:
+            found = _largest(maps, self.windows, places, where=False)
+        found = found.view(*boxes.shape[:2], self.size, self.size, -1)
+        there = y.there[..., :, None] & x.there[..., None, :]
+        return torch.where(there[..., None], found, 0.0).permute(0, 1, 4, 2, 3)
+
+    def _places(self, grid: Grid, y: Bins, x: Bins) -> list[Tensor]:
+        """The rows of the four windows of each bin, each ``[B * R * size * size]`` int64.
+
+        Rows are those of windows, of pictures, of cells; a level has as many for each cell as there are windows.
+        """
         (tall, high), (wide, broad) = self._window(y), self._window(x)  # each [B, R, size]
-        # Rows: level, window, picture, cell. A level has as many rows a cell as there are windows.
-        pictures = boxes.shape[0]
-        level = grid.before * self.windows**2 + grid.picture
-        window = (tall[..., :, None] * self.windows + wide[..., None, :]) * pictures  # [B, R, size, size]
-        start = level[..., None, None] + window * (grid.height * grid.width)[..., None, None]
-        found = None
+        before = grid.before * self.windows**2 + grid.picture
+        window = (tall[..., :, None] * self.windows + wide[..., None, :]) * y.low.shape[0]  # [B, R, size, size]
+        start = before[..., None, None] + window * (grid.height * grid.width)[..., None, None]
+        found = []
         for row in (y.low, y.high - high):
             for column in (x.low, x.high - broad):
                 at = start + (row * grid.width[..., None])[..., :, None] + column[..., None, :]
-                largest = table[at.flatten().long()]  # [B * R * size * size, C]
-                found = largest if found is None else torch.maximum(found, largest)
-        assert found is not None
-        found = found.view(*start.shape, -1)  # [B, R, size, size, C]
-        there = y.there[..., :, None] & x.there[..., None, :]
-        found = torch.where(there[..., None], found, 0.0).to(features[0].dtype)
-        return found.permute(0, 1, 4, 2, 3)
+                found.append(at.flatten().long())
+        return found
 
     def _window(self, along: Bins) -> tuple[Tensor, Tensor]:
         """The window that is at most as long as a bin, and at least half as long: its number, and its side."""
@@ -126,15 +135,65 @@ def rounded(x: Tensor) -> Tensor:
     return whole + torch.where((x - whole).abs() >= 0.5, x.sign(), 0.0)
 
 
-def _largest(x: Tensor, windows: int) -> Tensor:
-    """The largest numbers of windows that begin at each cell, ``[windows (tall) * windows (wide), B, H, W, C]``."""
+def _largest(maps: list[Tensor], windows: int, places: list[Tensor], where: bool) -> Tensor:
+    """The largest numbers at four windows, or the cells where they lie: ``[N, C]``.
+
+    Args:
+        maps: of the levels, ``[B, H, W, C]``.
+        windows: how many lengths there are.
+        places: rows of windows of all levels, each ``[N]``.
+        where: the cells, int32, counted through all maps.
+    """
+    of_windows, first = [], 0
+    for x in maps:
+        cell = None
+        if where:
+            count = x.shape[0] * x.shape[1] * x.shape[2]
+            cell = torch.arange(count, dtype=torch.int32, device=x.device) + first
+            cell, first = cell.view(*x.shape[:3], 1).expand_as(x), first + count
+        of_windows += _of_windows(x, cell, windows)
+    table = torch.cat([value.reshape(-1, value.shape[-1]) for value, _ in of_windows])
+    found = table[places[0]]
+    if not where:
+        for place in places[1:]:
+            found = torch.maximum(found, table[place])
+        return found
+    lie = torch.cat([at.reshape(-1, at.shape[-1]) for _, at in of_windows if at is not None])
+    cell = lie[places[0]]
+    for place in places[1:]:
+        other = table[place]
+        larger = other > found
+        found, cell = torch.where(larger, other, found), torch.where(larger, lie[place], cell)
+    return cell
+
+
+Window = tuple[Tensor, Tensor | None]
+"""The largest numbers of windows that begin at each cell, and the cells where they lie, ``[B, H, W, C]``."""
+
+
+def _of_windows(x: Tensor, cell: Tensor | None, windows: int) -> list[Window]:
+    """All of them, those of one height together."""
+
+    def longer(now: Window, step: int, dim: int) -> Window:
+        value, at = now
+        further = _shifted(value, step, dim)
+        if at is None:
+            return torch.maximum(value, further), None
+        nearer = value >= further
+        return torch.where(nearer, value, further), torch.where(nearer, at, _shifted(at, step, dim))
+
+    now: Window = (x, cell)
     found = []
     for tall in range(windows):
-        if tall:
-            x = torch.maximum(x, functional.pad(x, (0, 0, 0, 0, 0, 2 ** (tall - 1)))[:, 2 ** (tall - 1) :])
-        each = x
+        now = longer(now, 2 ** (tall - 1), 1) if tall else now
+        each = now
         for wide in range(windows):
-            if wide:
-                each = torch.maximum(each, functional.pad(each, (0, 0, 0, 2 ** (wide - 1)))[:, :, 2 ** (wide - 1) :])
+            each = longer(each, 2 ** (wide - 1), 2) if wide else each
             found.append(each)
-    return torch.stack(found)
+    return found
+
+
+def _shifted(x: Tensor, step: int, dim: int) -> Tensor:
+    """``[B, H, W, C]`` with each cell's number that of one so many steps below or right of it."""
+    padding = (0, 0, 0, 0, 0, step) if dim == 1 else (0, 0, 0, step)
+    return functional.pad(x, padding).narrow(dim, step, x.shape[dim])
