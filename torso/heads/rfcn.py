@@ -61,11 +61,11 @@ class RFCN(nn.Module):
 
     def reset_classes(self, num_classes: int) -> None:
         """New maps of classes, the background's among them, and of boxes where each class has its own."""
-        like = self.class_maps.weight
+        like, background = self.class_maps.weight, self.num_classes - self.num_boxes
         self.num_classes = num_classes
         self.class_maps = _maps(like.shape[1], self.bins * num_classes).to(like)
         if self.num_boxes > 1:
-            self.num_boxes = num_classes - 1
+            self.num_boxes = num_classes - background
             self.box_maps = _maps(like.shape[1], self.bins * self.num_boxes * self.coder_size).to(like)
 
 

@@ -66,7 +66,8 @@ class RoICrop(nn.Module):
     def reset_classes(self, num_classes: int) -> None:
         """New layers of class logits, the background's among them, and of boxes where each class has its own."""
         like = self.class_logits.weight
+        background = len(like) - self.num_boxes
         self.class_logits = class_layer(self.width, num_classes).to(like)
         if self.num_boxes > 1:
-            self.num_boxes = num_classes - 1
+            self.num_boxes = num_classes - background
             self.box_deltas = delta_layer(self.width, self.num_boxes * self.coder_size).to(like)

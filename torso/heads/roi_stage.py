@@ -85,9 +85,10 @@ class RoIStage(nn.Module):
     def reset_classes(self, num_classes: int) -> None:
         """New layers of class logits, the background's among them, and of boxes where each class has its own."""
         like = self.class_logits.weight
+        background = len(like) - self.num_boxes
         self.class_logits = class_layer(like.shape[1], num_classes).to(like)
         if self.num_boxes > 1:
-            self.num_boxes = num_classes - 1
+            self.num_boxes = num_classes - background
             self.box_deltas = delta_layer(like.shape[1], self.num_boxes * self.coder_size).to(like)
 
 
