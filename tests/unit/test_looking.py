@@ -14,6 +14,7 @@ from PIL import Image
 from torso import cli
 from torso.boxes.suppress import NMS, WeightedFusion
 from torso.config import RecipeError
+from torso.evaluate.errors import KINDS, SPECIAL
 from torso.evaluate.tta import Looks
 from torso.recipes import run
 from torso.recipes.looking import Looking, looking
@@ -110,6 +111,20 @@ def test_words_become_parts() -> None:
     assert how.told() == {"flip": True, "scales": (1.5,), "merge": "{name: nms, overlap: 0.3}"}
 
 
+@pytest.mark.part("metric/detection_errors")
+def test_errors_are_told_below_the_marks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"error": "missed", "count": 3, "dAP": 0.25}, {"error": "duplicate", "count": 0, "dAP": None}]
+    judged = RESULTS["evaluate"] | {"errors": rows, "mask_errors": rows[:1]}
+    monkeypatch.setattr(run, "evaluate", lambda *_, **__: judged)
+    assert cli.main(["eval", "R"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "errors, and what AP50 would gain without them:",
+        *["error      count  dAP", "missed     3      0.25", "duplicate  0      -"],
+        "mask errors, and what AP50 would gain without them:",
+        *["error   count  dAP", "missed  3      0.25"],
+    ]
+
+
 TINY = ["data.size=96", "data.batch=4", "data.workers=0", "train.epochs=1", "train.schedule.warmup=2"]
 
 
@@ -136,6 +151,8 @@ def test_a_run_is_judged_with_several_looks_and_in_windows(
 ) -> None:
     once = answer(capsys, "eval", str(trained))
     assert "looking" not in once
+    assert [row["error"] for row in once["errors"]] == [*KINDS, *SPECIAL]
+    assert max(row["dAP"] for row in once["errors"]) > 0, "it has learned nothing"
     same = answer(capsys, "eval", str(trained), "--tiles", "96", "--overlap", "0.5")
     assert same["summary"] == once["summary"], "pictures of 96 pixels fit into one window"
     more = answer(capsys, "eval", str(trained), "--tta", "flip,1.5", "--out", str(tmp_path))
