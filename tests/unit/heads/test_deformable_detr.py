@@ -144,6 +144,23 @@ def test_the_best_cells_become_queries() -> None:
     torch.testing.assert_close(boxes, torch.tensor(places, dtype=torch.float64), rtol=1e-4, atol=1e-4)
 
 
+def test_neither_padding_nor_a_cell_at_the_very_border_becomes_a_query() -> None:
+    made = bare(**VARIANTS["two_stage"], queries=1)
+    for layers in (*made.box_deltas, made.proposal_deltas):
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+    maps = [torch.randn(1, 16, *shape, dtype=torch.float64) for shape in ((2, 128), (1, 64))]
+    real = [torch.arange(width).lt(width // 2).expand(1, height, width) for height, width in ((2, 128), (1, 64))]
+    # Beside each other: padding is the best, then a cell within a hundredth of the border, then a plain one.
+    scores = torch.full((1, 320, 1), 0.1, dtype=torch.float64)
+    scores[0, [100, 0, 40]] = torch.tensor([[0.9], [0.8], [0.7]], dtype=torch.float64)
+    output = made(maps, real, (16, 1024), lambda name, numbers: scores)
+    wanted = torch.tensor([40.5 / 64, 0.5 / 2, 0.05, 0.05], dtype=torch.float64)
+    torch.testing.assert_close(output.boxes[-1, 0, 0], wanted, rtol=1e-4, atol=1e-4)
+    assert not output.proposed.valid[0, [100, 0, 63]].any()
+    assert output.proposed.valid[0, [1, 40, 62]].all()
+
+
 def test_more_queries_than_cells_are_no_error() -> None:
     made = head(**VARIANTS["two_stage"], queries=100)
     maps = [torch.randn(2, 16, *shape) for shape in ((4, 4), (2, 2))]
