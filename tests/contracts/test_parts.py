@@ -82,11 +82,12 @@ def test_dense_heads(name: str) -> None:
 
 SMALL_ROI_HEADS: dict[str, dict[str, Any]] = {
     "roi_box": {"channels": 8},
+    "roi_crop": {"backbone": BACKBONES["tiny"](widths=(8,), levels=(1,))},
     "roi_stage": {"channels": 16, "blocks": 2},
 }
 
 
-@pytest.mark.part("head/roi_box", "head/roi_stage")
+@pytest.mark.part("head/roi_box", "head/roi_crop", "head/roi_stage")
 @pytest.mark.parametrize("name", heads_that_take("num_boxes"))
 def test_heads_of_regions(name: str) -> None:
     roi = (PositionSensitive if name == "rfcn" else RoIAlign)([8], size=4)
@@ -95,7 +96,7 @@ def test_heads_of_regions(name: str) -> None:
         taken = {key: value for key, value in wired.items() if key in signature(HEADS[name]).parameters}
         return HEADS[name](**taken, **SMALL_ROI_HEADS.get(name, {}))
 
-    testing.check_roi_head(make, roi)
+    testing.check_roi_head(make, roi, channels=3 if name == "roi_crop" else 8)  # pixels
 
 
 @pytest.mark.part("roi/align", "roi/pool", "roi/position_sensitive")

@@ -55,7 +55,8 @@ def check_backbone(backbone: nn.Module, size: int = 64, *, compiles: bool = True
     # Two pictures of two sizes: batch norm needs more than one value a channel in training.
     for height, width in ((size, size), (size, 2 * size)):
         _check_features(backbone(torch.rand(2, 3, height, width)), channels, strides, height, width)
-    check_module(backbone, lambda: (torch.rand(2, 3, size, size),), compiles=compiles)
+    # It requires a gradient, for a backbone may let the pixels pass as they are.
+    check_module(backbone, lambda: (torch.rand(2, 3, size, size, requires_grad=True),), compiles=compiles)
 
 
 def check_neck(make: Callable[[list[int], list[int]], nn.Module]) -> None:

@@ -12,19 +12,20 @@ from torso.structures import Features
 from torso.testing.module import check_module
 
 
-def check_roi_head(make: Callable[..., nn.Module], roi: nn.Module, num_classes: int = 3) -> None:
+def check_roi_head(make: Callable[..., nn.Module], roi: nn.Module, num_classes: int = 3, channels: int = 8) -> None:
     """A head of regions gives ``[B, R, K]`` logits and ``[B, R, boxes * D]`` deltas, also for other classes.
 
     Args:
         make: called with ``in_channels``, ``num_classes``, ``coder_size``, ``num_boxes`` and ``region_size``.
         roi: cuts the regions out; one level of stride 8.
         num_classes: classes to try it with; the background comes on top.
+        channels: of the level.
     """
-    features, low = [torch.rand(2, 8, 8, 8)], torch.rand(2, 5, 2) * 40
+    features, low = [torch.rand(2, channels, 8, 8)], torch.rand(2, 5, 2) * 40
     boxes = torch.cat([low, low + 4 + torch.rand(2, 5, 2) * 20], dim=-1)
     for each in (False, True):
         head: Any = make(
-            in_channels=[8],
+            in_channels=[channels],
             num_classes=num_classes + 1,
             coder_size=4,
             num_boxes=num_classes if each else 1,
@@ -37,7 +38,7 @@ def check_roi_head(make: Callable[..., nn.Module], roi: nn.Module, num_classes: 
             assert said.logits.shape == (2, 5, classes + 1), f"logits are [B, R, K], got {list(said.logits.shape)}"
             assert said.deltas.shape == (2, 5, number * 4), f"deltas are [B, R, boxes * D], got {said.deltas.shape}"
             head.reset_classes(num_classes + 3)
-        check_module(_OnMaps(head, roi), lambda: ([torch.rand(2, 8, 8, 8)], boxes))
+        check_module(_OnMaps(head, roi), lambda: ([torch.rand(2, channels, 8, 8)], boxes))
 
 
 def check_roi(make: Callable[[list[int]], nn.Module]) -> None:
