@@ -137,6 +137,11 @@ SMALL: dict[str, list[str]] = {
     ],
     "freeanchor": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "gfl": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
+    "hog_svm": [
+        "model.scales=[2.0, 1.5, 1.0]",
+        "model.shapes=[[5, 8], [4, 4]]",
+        "model.assigner={name: max_iou, positive: 0.6, negative: 0.5, low_quality: false}",
+    ],
     "iqdet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "matrixnet": [
         TINY,
@@ -164,7 +169,14 @@ SMALL: dict[str, list[str]] = {
 }
 
 _NINE = "[[9, 15], [18, 23], [38, 51], [10, 16], [19, 24], [34, 49], [12, 17], [20, 31], [33, 48]]"
+# Hourglass-104 at full size takes most of a minute a step on one core; in a quarter of its width it has all its parts.
+_GLASS = (
+    "model.backbone={name: hourglass, stacks: 2, returned: all, channels: 64, repeats: [1, 1, 1, 1, 1, 1], "
+    "widths: [64, 64, 96, 96, 96, 128]}"
+)
 FITTED: dict[str, list[str]] = {
+    "centernet_triplets": [_GLASS],
+    "cornernet": [_GLASS],
     "fast_rcnn": ["model.head.channels=32"],
     "faster_rcnn_c4": ["model.sample.count=4", "model.propose.suppress.max_detections=20"],
     "yolov1": ["model.head.grid=[2, 2]", "model.coder.unit=2"],
