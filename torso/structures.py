@@ -92,6 +92,7 @@ class Batch(_Movable):
     index: Tensor  # [B] int64: rows of the data index
     to_source: Tensor  # [B, 3, 3] float64: pixels of the network's input -> pixels of the original picture
     source_size: Tensor  # [B, 2] int64: width, height of the original picture, upright
+    proposals: Tensor | None = None  # [B, R, 4] float32 xyxy, as the targets' boxes; rows without area are padding
 
     def __len__(self) -> int:
         return len(self.images)

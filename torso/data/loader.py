@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from torso.config import DataError
 from torso.data.index import Index
 from torso.data.pictures import Pictures
+from torso.data.proposals import Proposals
 from torso.data.samplers import Random, Sampler, Sequential, Shares
 from torso.data.samples import Loaded, Samples
 from torso.data.scene import Edit, Mix
@@ -65,6 +66,7 @@ class Loader:
         masks: also give the objects' masks, ``[B, M, H, W]`` bool: with 16 pictures of 640x640 and 24 objects each
             that is 150 MiB a batch.
         mask_stride: of every so many rows and columns only; 4 makes masks 16 times smaller.
+        proposals: given ones; each batch gets those of its pictures.
         bits: of a channel: 8 gives uint8, 16 gives uint16 and keeps what scans have; filters of pixels want 8.
         rank: which process this is, from 0.
         world_size: how many processes share the epoch.
@@ -89,6 +91,7 @@ class Loader:
         multiscale: tuple[float, float] = (1.0, 1.0),
         masks: bool = False,
         mask_stride: int = 1,
+        proposals: Proposals | None = None,
         bits: Literal[8, 16] = 8,
         rank: int = 0,
         world_size: int = 1,
@@ -100,6 +103,7 @@ class Loader:
             raise DataError(f"{index.root}: a batch of {needed} needs as many pictures, the {has} has {len(order)}")
         self.index = index
         self.max_bad = max_bad
+        self.proposals = proposals
         self.skipped: list[tuple[str, str]] = []
         shared = flat(index)
         self._pictures = Pictures(shared, size, cache_bytes, max(workers, 1), bits)
@@ -152,7 +156,7 @@ class Loader:
                     f"the last of them:\n{listed}"
                 )
             if loaded.batch is not None:
-                yield loaded.batch
+                yield loaded.batch if self.proposals is None else self.proposals.given_to(loaded.batch)
 
     def _skip(self, row: int, reason: str) -> None:
         entry = (self.index.paths[row], reason)

@@ -21,7 +21,7 @@ from torso.structures import Batch, Detections
 if TYPE_CHECKING:
     from torso.data.index import Index
 
-Predict = Callable[[Tensor], Detections | Tensor]
+Predict = Callable[..., Detections | Tensor]
 Runs = dict[str, Any]
 """A mask ``{"size": [h, w], "counts": "..."}`` as COCO writes it."""
 FORMAT = "torso predictions 1"
@@ -179,13 +179,15 @@ def collect(predict: Predict, loader: Batches, device: torch.device | str = "cpu
     Args:
         predict: images ``[B, 3, H, W]`` -> ``Detections`` or probabilities ``[B, C]``; a model's ``predict`` or an
             exported file's.
-        loader: batches of a split; pictures that come twice count once.
+        loader: batches of a split; pictures that come twice count once. Where proposals are given, ``predict`` gets
+            them beside the images.
         device: where ``predict`` wants its images.
     """
     parts = []
     with torch.no_grad():
         for batch in loader.epoch(0):
-            answer = predict(batch.images.to(device))
+            given = () if batch.proposals is None else (batch.proposals.to(device),)
+            answer = predict(batch.images.to(device), *given)
             if isinstance(answer, Tensor):
                 table = answer.double().cpu().numpy()
                 parts.append(Predictions.of(seen=batch.index.numpy(), probabilities=table))

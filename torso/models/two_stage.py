@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torso.assigners.draw import Draw, Drawn, with_objects
 from torso.boxes.candidates import candidates
 from torso.boxes.coders import Coder
-from torso.boxes.convert import clip
+from torso.boxes.convert import area, clip
 from torso.heads.roi_box import RoIOutput
 from torso.models.detector import precise
 from torso.models.inside import Keep, go_on
@@ -103,6 +103,7 @@ class TwoStage(nn.Module):
     """
 
     task: ClassVar[str] = "detect"
+    takes_proposals: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -156,22 +157,36 @@ class TwoStage(nn.Module):
         """Pictures ``[B, 3, H, W]`` in 0..255 to what all stages say about what is proposed."""
         return self._look(self.features(images), (images.shape[-2], images.shape[-1]), go_on)
 
-    def _look(self, features: Features, size: tuple[int, int], keep: Keep) -> TwoStageOutput:
-        proposed = self.propose(features, size)
-        boxes, valid = self.propose.choose(proposed, features, size, keep)
+    def _look(
+        self, features: Features, size: tuple[int, int], keep: Keep, given: Tensor | None = None
+    ) -> TwoStageOutput:
+        proposed, boxes, valid = self._regions(features, size, keep, given)
         said = []
         for stage in self.each:
             said.append(stage(features, boxes, valid, size))
             boxes = clip(said[-1].boxes.detach(), *size)
         return TwoStageOutput(proposed, tuple(said))
 
+    def _regions(
+        self, features: Features, size: tuple[int, int], keep: Keep, given: Tensor | None
+    ) -> tuple[DenseOutput | None, Tensor, Tensor]:
+        """What the proposer says, if it is asked, and the regions ``[B, R, 4]`` with which are no padding."""
+        if given is not None:
+            return None, given.to(torch.promote_types(given.dtype, features[0].dtype)), area(given) > 0
+        proposed = self.propose(features, size)
+        return proposed, *self.propose.choose(proposed, features, size, keep)
+
     def losses(self, batch: Batch) -> Losses:
-        """The named losses of a batch: ``proposal_*``, those of the first stage, ``stage2_*`` and so on, ``mask``."""
+        """The named losses of a batch: ``proposal_*``, those of the first stage, ``stage2_*`` and so on, ``mask``.
+
+        Where proposals are given, the proposer is not asked, and has no losses.
+        """
         features, targets = self.features(batch.images), batch.targets.with_a_row()
         size = (batch.images.shape[-2], batch.images.shape[-1])
-        proposed = self.propose(features, size)
-        losses = {f"proposal_{name}": x for name, x in self.propose.losses(proposed, targets).items()}
-        boxes, valid = self.propose.choose(proposed, features, size, go_on)
+        proposed, boxes, valid = self._regions(features, size, go_on, batch.proposals)
+        losses: Losses = {}
+        if batch.proposals is None:
+            losses = {f"proposal_{name}": x for name, x in self.propose.losses(proposed, targets).items()}
         boxes, valid = with_objects(boxes, valid, targets)
         for number, stage in enumerate(self.each, start=1):
             drawn: Drawn | None = None if stage.draw is None else stage.draw(boxes, valid, targets, size)
@@ -185,14 +200,17 @@ class TwoStage(nn.Module):
             boxes = clip(said.boxes.detach(), *size)
         return losses
 
-    def predict(self, images: Tensor) -> Detections:
-        """The objects in pictures ``[B, 3, H, W]``, boxes in pixels of these pictures."""
-        return self.answer(images, go_on)
+    def predict(self, images: Tensor, proposals: Tensor | None = None) -> Detections:
+        """The objects in pictures ``[B, 3, H, W]``, boxes in pixels of these pictures.
 
-    def answer(self, images: Tensor, keep: Keep) -> Detections:
+        Looked at are ``proposals [B, R, 4]`` where they are given: pixels; rows without area are padding.
+        """
+        return self.answer(images, go_on, proposals)
+
+    def answer(self, images: Tensor, keep: Keep, proposals: Tensor | None = None) -> Detections:
         """`predict`, with the numbers of `inside` passed through ``keep``."""
         features, size = self.features(images), (images.shape[-2], images.shape[-1])
-        said = self._look(features, size, keep).stages
+        said = self._look(features, size, keep, proposals).stages
         every = [output.class_scores() for output in said]
         scores = every[0] if len(every) == 1 else torch.stack(every).mean(dim=0)
         boxes = clip(self.each[-1].boxes_of(said[-1]), *size)

@@ -47,7 +47,7 @@ def predict(
     data = artifact.recipe.data.build()
     ids = tuple(artifact.config["class_ids"])
     index = pictures(inputs, artifact.config["task"], artifact.classes, ids, known_ids(data))
-    found, skipped = answers(artifact, {**data, "workers": 0}, index, how)
+    found, skipped = answers(artifact, {**data, "workers": 0, "proposals": None}, index, how)
     if threshold is not None and found.probabilities is None:
         found = found.of_rows(found.scores >= threshold)
     folder = Path(out) if out is not None else artifact.folder / "predictions"

@@ -153,6 +153,7 @@ def data(
     sampler: Annotated[Spec, Role("sampler")] = "random",  # type: ignore[assignment]
     close_mosaic: int = 0,
     multiscale: tuple[float, float] = (1.0, 1.0),
+    proposals: str | Sequence[str] | None = None,
     masks: bool = False,
     mask_stride: int = 1,
     max_detections: int = 100,
@@ -180,6 +181,8 @@ def data(
         sampler: which training pictures an epoch shows, in what order.
         close_mosaic: in so many last epochs no transform mixes pictures (mosaic, mix-up, copy-paste).
         multiscale: range of a factor of ``size`` that each batch draws.
+        proposals: files of COCO results (``torso eval`` writes such) with boxes of the pictures of both splits, that a
+            detector of two stages looks at instead of proposing some; at new pictures it looks as it is.
         masks: load the masks of objects too.
         mask_stride: of every so many rows and columns only; 4 makes masks 16 times smaller.
         max_detections: of a class in a picture, that are judged, > 10; 100 is COCO's rule. Pictures with more objects

@@ -16,7 +16,7 @@ from torso.deploy.tiled import Tiled
 from torso.evaluate.predictions import Predictions, collect, in_source
 from torso.evaluate.tta import Looks
 from torso.recipes.artifact import Artifact
-from torso.recipes.sources import judging_loader, size_of
+from torso.recipes.sources import check_proposals, judging_loader, size_of
 
 ENOUGH = 5  # pictures that cannot be read, and a hundredth of all, stop nothing
 
@@ -133,9 +133,12 @@ def answers(
         how: once, as it learned to, when None.
 
     Raises:
-        RecipeError: windows for a model that is no detector.
+        RecipeError: windows for a model that is no detector; proposals for one that takes none.
         DataError: too many pictures cannot be read.
     """
+    check_proposals(artifact.model, data)
+    if how is not None and data["proposals"]:
+        raise RecipeError("data.proposals are of pictures as they are: --tta and --tiles look at others")
     model = artifact.model if how is None else how.model(artifact.model)
     if how is None or how.tiles is None:
         loader = judging_loader(data, index)

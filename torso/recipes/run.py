@@ -23,7 +23,14 @@ from torso.recipes.judge import Result, check_masks, check_task, evaluate, judge
 from torso.recipes.recipe import Recipe
 from torso.recipes.ship import export
 from torso.recipes.show import show
-from torso.recipes.sources import judging_loader, locate, open_split, training_loader
+from torso.recipes.sources import (
+    check_proposals,
+    given_files,
+    judging_loader,
+    locate,
+    open_split,
+    training_loader,
+)
 from torso.recipes.transfer import absolute, begin, hold, told
 from torso.train import checkpoint
 from torso.train.engine import fit
@@ -68,7 +75,8 @@ def train(
         recipe = Recipe.load(str(recipe), overrides)
     settings = recipe.data.build()
     # Absolute, so that a resume works from any folder.
-    tree = {**recipe.tree, "data": {**recipe.tree["data"], "path": str(locate(settings["path"]))}}
+    files = {"path": str(locate(settings["path"])), "proposals": given_files(settings) or None}
+    tree = {**recipe.tree, "data": {**recipe.tree["data"], **files}}
     tree["train"] = {**tree["train"], "init": absolute(tree["train"]["init"])}
     # Of the header only what it is: the cost and score it tells are not those of this run.
     recipe = Recipe.from_tree(tree, name=recipe.name, header=recipe.header.partition("\n")[0])
@@ -133,6 +141,7 @@ class _Work:
         self.task = str(self.model.task)
         check_task(self.task, self.train_index)
         check_masks(self.model, self.data, self.train_index)
+        check_proposals(self.model, self.data, self.train_index, self.val_index)
         self.config = describe(recipe, self.task, classes, self.train_index.class_ids)
 
     def judge(self, model: Any, loader: Loader) -> tuple[Predictions, Result]:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from torso.config import DataError
+from torso.config import DataError, RecipeError
 from torso.data import Index, open_index
 from torso.data.agnostic import agnostic
 from torso.data.decode import DecodeError, probe
 from torso.data.formats.places import IMAGE_SUFFIXES, images_under
 from torso.data.loader import Loader
+from torso.data.proposals import Proposals
+from torso.data.scene import mixes
 from torso.data.split import select_split, whole
 
 DIGITS = {"count": 400, "size": 256, "seed": 0}
@@ -95,16 +97,58 @@ def training_loader(data: dict[str, Any], index: Index, seed: int, epochs: int =
         cache_bytes=data["cache"] << 20,
         mix_until=max(epochs - data["close_mosaic"], 0) if data["close_mosaic"] else None,
         multiscale=data["multiscale"],
+        proposals=given(data, index, transforms),
         masks=data["masks"],
         mask_stride=data["mask_stride"],
         bits=data["bits"],
     )
 
 
+def given(data: dict[str, Any], index: Index, transforms: Sequence[Any] = ()) -> Proposals | None:
+    """The proposals that the recipe names, those of the pictures of an index.
+
+    Raises:
+        DataError: files that are none, or a transform that puts several pictures into one.
+    """
+    if not data["proposals"]:
+        return None
+    if mixed := [transform for transform in transforms if mixes(transform)]:
+        raise DataError(
+            f"data.proposals are of one picture, but {type(mixed[0]).__name__} mixes several: leave out one of them"
+        )
+    return Proposals.read(given_files(data), index)
+
+
+def check_proposals(model: Any, data: dict[str, Any], *indexes: Index) -> None:
+    """Given proposals need a model that looks at them, and pictures that they are of.
+
+    Raises:
+        RecipeError: this one does not.
+        DataError: see `given`.
+    """
+    if data["proposals"] and not getattr(model, "takes_proposals", False):
+        what = type(model).__name__
+        raise RecipeError(f"data.proposals are looked at by detectors of two stages such as fast_rcnn, not by a {what}")
+    for index in indexes:
+        given(data, index, data["transforms"])
+
+
+def given_files(data: dict[str, Any]) -> list[str]:
+    """The files of proposals that the recipe names, absolute: so that a resume finds them from any folder."""
+    files = [data["proposals"]] if isinstance(data["proposals"], str) else data["proposals"] or []
+    return [str(Path(file).expanduser().absolute()) for file in files]
+
+
 def judging_loader(data: dict[str, Any], index: Index) -> Loader:
     """All pictures once, in order, as a picture will be seen when the model is used."""
     return Loader(
-        index, list(data["resize"]), size=size_of(data), batch=data["batch"], workers=data["workers"], bits=data["bits"]
+        index,
+        list(data["resize"]),
+        size=size_of(data),
+        batch=data["batch"],
+        workers=data["workers"],
+        proposals=given(data, index),
+        bits=data["bits"],
     )
 
 
