@@ -11,13 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.recipes.small import SMALL
 from torso import cli
 from torso.boxes.suppress import NMS, WeightedFusion
 from torso.config import RecipeError
+from torso.deploy.tiled import Tiled
 from torso.evaluate.errors import KINDS, SPECIAL
+from torso.evaluate.predictions import in_source
 from torso.evaluate.tta import Looks
 from torso.recipes import run
 from torso.recipes.looking import Looking, looking
+from torso.recipes.recipe import Recipe
 from torso.structures import Detections
 
 RESULTS: dict[str, dict[str, Any]] = {
@@ -123,6 +127,22 @@ def test_errors_are_told_below_the_marks(monkeypatch: pytest.MonkeyPatch, capsys
         "mask errors, and what AP50 would gain without them:",
         *["error   count  dAP", "missed  3      0.25"],
     ]
+
+
+@pytest.mark.part("trick/tta", "deploy/tiled")
+def test_masks_come_from_windows_and_looks_to_the_picture() -> None:
+    torch.manual_seed(0)
+    recipe = Recipe.load("mask_rcnn", [*SMALL["mask_rcnn"], "model.threshold=0"], without_data=True)
+    model = recipe.model.build(num_classes=3).eval()
+    picture = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
+    found = Tiled(Looking(flip=True).model(model), (96, 96), overlap=0.25).predict(picture)
+    assert found.masks is not None
+    assert found.masks.shape[:2] == found.scores.shape
+    assert 0 <= found.masks.min() < found.masks.max() <= 1
+    said = in_source(found, np.array([0]), np.eye(3)[None], np.array([[200, 150]]))
+    assert said.masks is not None
+    assert len(said.masks) == len(said) == int(found.valid.sum())
+    assert {tuple(mask["size"]) for mask in said.masks} == {(150, 200)}
 
 
 TINY = ["data.size=96", "data.batch=4", "data.workers=0", "train.epochs=1", "train.schedule.warmup=2"]

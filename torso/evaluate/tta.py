@@ -110,7 +110,8 @@ def brought_back(found: Detections, look: Look, height: int, width: int) -> Dete
         masks = None if masks is None else masks.flip(-1)
     x, y = width / look.width, height / look.height
     boxes = boxes * boxes.new_tensor([x, y, x, y])
-    return found._replace(boxes=torch.where(found.valid.unsqueeze(-1), boxes, 0.0), masks=masks)
+    scores = torch.where(found.valid, found.scores, 0.0)  # by which a suppressor knows padding
+    return found._replace(boxes=torch.where(found.valid.unsqueeze(-1), boxes, 0.0), scores=scores, masks=masks)
 
 
 def merged(looks: Sequence[Detections], merge: Suppressor) -> Detections:
@@ -121,8 +122,7 @@ def merged(looks: Sequence[Detections], merge: Suppressor) -> Detections:
         boxes, scores, labels = (
             torch.cat([getattr(look, name) for look in looks], dim=1) for name in ("boxes", "scores", "labels")
         )
-        valid = torch.cat([look.valid for look in looks], dim=1)
-        answer = merge(boxes, torch.where(valid, scores, 0.0), labels)
+        answer = merge(boxes, scores, labels)
     if any(look.masks is None for look in looks):
         return answer
     return answer._replace(masks=merged_masks(answer, looks, getattr(merge, "overlap", 0.5)))

@@ -153,6 +153,19 @@ def test_padding_stays_padding_and_objects_of_one_look_are_worth_less():
 
 
 @pytest.mark.part("trick/tta")
+@pytest.mark.parametrize("merge", MERGES, ids=lambda m: type(m).__name__)
+def test_what_a_look_calls_padding_is_not_merged(merge):
+    class Loud(Finder):
+        def predict(self, images):
+            found = super().predict(images)
+            padding = ~found.valid
+            return found._replace(scores=found.scores + padding, boxes=found.boxes + 9.0 * padding[..., None])
+
+    images = pictures()
+    assert rows(Looks(Loud(), merge=merge).predict(images)) == rows(Finder().predict(images))
+
+
+@pytest.mark.part("trick/tta")
 def test_probabilities_are_the_mean():
     class Classes:
         task, num_classes, stride = "classify", 2, 4
@@ -230,6 +243,8 @@ def test_masks_of_looks_are_a_mean_by_score_of_those_that_have_the_object():
     assert both.flatten().tolist() == pytest.approx([0.75] * 4)
     others = [look(0.9, 1.0), look(0.9, 0.0, label=1), look(0.9, 0.0, at=box + 100)]
     assert merged_masks(answer, others, 0.5).flatten().tolist() == pytest.approx([1] * 4)
+    beside = merged_masks(answer, [look(0.9, 1.0), look(0.9, 0.0, at=box + 4)], 0.5)  # IoU 1 / 7
+    assert beside.flatten().tolist() == pytest.approx([1] * 4, abs=1e-5)
     none = Detections(*look(1.0, 0.0, label=2)[:4])
     assert merged_masks(none, others, 0.5).flatten().tolist() == [0] * 4
     with pytest.raises(ValueError, match="every look"):
