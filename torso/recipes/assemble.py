@@ -73,16 +73,8 @@ def detector(
     pyramid = joined(backbone, body, neck)
     priors = prior.build(strides=pyramid.strides)
     boxes = coder.build()
-    objective = objective_of(
-        criterion,
-        num_classes,
-        boxes,
-        detector,
-        assigner=assigner,
-        class_loss=class_loss,
-        box_loss=box_loss,
-        sample=sample,
-    )
+    losses = {"class_loss": class_loss, "box_loss": box_loss}
+    objective = objective_of(criterion, num_classes, boxes, detector, assigner=assigner, sample=sample, **losses)
     return fitted(
         lambda: Detector(
             body,
