@@ -100,7 +100,7 @@ def slow_answer(
     return sorted(found, reverse=True)
 
 
-@pytest.mark.part("recipe/cornernet", "recipe/centernet_triplets")
+@pytest.mark.part("model/corners", "recipe/cornernet", "recipe/centernet_triplets")
 @pytest.mark.parametrize("points", [2, 3])
 @pytest.mark.parametrize(("topk", "window", "large"), [(6, 3, 150.0), (20, 1, 14.0), (500, 1, 10.0)])
 def test_pairs_are_those_of_plain_loops(points: int, topk: int, window: int, large: float) -> None:
