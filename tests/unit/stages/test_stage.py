@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.recipes.test_stage_swaps import built
 from tests.recipes.test_swaps import CLASSES, batch_of
-from torso.assigners import MaxIoU
+from torso.assigners import ASSIGNERS, MaxIoU
 from torso.boxes.coders import Delta
 from torso.config import ModelError
 from torso.criteria import DenseCriterion
@@ -97,6 +97,30 @@ def test_what_was_said_before_is_not_asked_again() -> None:
     said = Assignment(torch.zeros(2, 6, dtype=torch.int64), positive, torch.zeros_like(positive))
     DenseCriterion(Never(), CrossEntropy(), L1(), Delta(), average="samples")(output, targets, said)["class"].backward()
     assert output.logits.grad.any(dim=-1).nonzero().tolist() == [[0, 3], [1, 3]]
+
+
+@pytest.mark.part("assigner/max_iou", "assigner/atss", "assigner/sim_ota", "assigner/task_aligned")
+@pytest.mark.parametrize("name", ["max_iou", "atss", "sim_ota", "task_aligned"])
+def test_padding_is_near_no_object(name: str) -> None:
+    """Assigners that take the nearest regions of an object at the corner take none of the rows that are nothing."""
+    generator = torch.Generator().manual_seed(4)
+    low = torch.rand(1, 12, 2, generator=generator) * 14
+    boxes = torch.cat([low, low + 8 + torch.rand(1, 12, 2, generator=generator) * 8], dim=-1)
+    there = torch.ones(1, 1, dtype=torch.bool)
+    objects = Targets(torch.tensor([[[-9.0, -9, 12, 14]]]), torch.tensor([[1]]), there, ~there)
+    logits, deltas = torch.randn(1, 12, 4, generator=generator), torch.randn(1, 12, 4, generator=generator) * 0.1
+    criterion = DenseCriterion(ASSIGNERS[name](), CrossEntropy(), L1(), Delta(), average="samples")
+    found = []
+    for rows in (12, 32):
+        pad = (0, 0, 0, rows - 12)
+        padded = [nn.functional.pad(x, pad) for x in (logits, deltas, boxes)]
+        valid = torch.arange(rows)[None] < 12
+        where = padded[2].clone()
+        said = DenseOutput(*padded, where, (rows,), {}, torch.ones(rows, 2), (64, 64), background=True, valid=valid)
+        found.append(criterion(said, objects))
+    assert found[0]["box"] > 0
+    for key, loss in found[0].items():
+        close(loss, found[1][key], rtol=1e-6, atol=0)
 
 
 @pytest.mark.part("head/roi_box", "recipe/faster_rcnn")
