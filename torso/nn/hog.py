@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -59,16 +58,22 @@ class HOG(nn.Module):
 
     def cells(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradients ``[B, H, W]`` along x and y to the histogram of each cell, ``[B, O, H // cell, W // cell]``."""
+        high, wide = x.shape[-2] // self.cell, x.shape[-1] // self.cell
+        x, y = (each[:, : high * self.cell, : wide * self.cell] for each in (x, y))
+        row, column = (torch.arange(side * self.cell, device=x.device) // self.cell for side in (high, wide))
+        place = self._bins(x, y) * (high * wide) + (row[:, None] * wide + column)  # [B, H, W]
+        votes = x.new_zeros(x.shape[0], self.orientations * high * wide)
+        votes = votes.scatter_add(1, place.flatten(1), squared(x, y).sqrt().flatten(1)) / self.cell**2
+        return votes.view(-1, self.orientations, high, wide)
+
+    def _bins(self, x: Tensor, y: Tensor) -> Tensor:
+        """The bin ``[B, H, W]`` that each gradient points into, int64."""
         turned = (y < 0) | ((y == 0) & (x < 0))  # a direction and its opposite are one
         right, down = torch.where(turned, -x, x), y.abs()
-        passed = [torch.ones_like(turned)]  # the direction is at or beyond the beginning of a bin
-        for number in range(1, self.orientations):
-            angle = math.pi * number / self.orientations
-            passed.append(math.cos(angle) * down - math.sin(angle) * right >= 0)
-        passed.append(torch.zeros_like(turned))
-        inside = torch.stack([at & ~after for at, after in pairwise(passed)], dim=1)
-        votes = inside * magnitude(x, y).unsqueeze(1)  # [B, O, H, W]
-        return functional.avg_pool2d(votes, self.cell)
+        found = torch.zeros_like(turned, dtype=torch.uint8)
+        for number in range(1, self.orientations):  # at or beyond the beginning of a bin
+            found += right <= down / math.tan(math.pi * number / self.orientations)
+        return found.long()
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
@@ -79,7 +84,7 @@ def gradients(images: Tensor) -> tuple[Tensor, Tensor]:
     """Of ``[B, C, H, W]`` along x and y, each ``[B, H, W]``, of the channel where they are largest (the first)."""
     x = functional.pad(images[..., 2:] - images[..., :-2], (1, 1))
     y = functional.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1))
-    size = magnitude(x, y)
+    size = squared(x, y)
     best_x, best_y, best = x[:, 0], y[:, 0], size[:, 0]
     for channel in range(1, images.shape[1]):
         larger = size[:, channel] > best
@@ -88,9 +93,9 @@ def gradients(images: Tensor) -> tuple[Tensor, Tensor]:
     return best_x, best_y
 
 
-def magnitude(x: Tensor, y: Tensor) -> Tensor:
-    """Length of a gradient."""
-    return (x * x + y * y).sqrt()
+def squared(x: Tensor, y: Tensor) -> Tensor:
+    """Length of a gradient, squared."""
+    return x * x + y * y
 
 
 def normalised(blocks: Tensor, norm: Norm) -> Tensor:
