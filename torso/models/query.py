@@ -37,7 +37,7 @@ class QueryDetector(nn.Module):
         normalize: pixels to what the backbone expects; by the backbone's own mean and deviation when None.
 
     Raises:
-        ValueError: a criterion that knows no queries.
+        ValueError: a criterion that knows no queries, or one of a softmax for a head that proposes.
 
     Source: End-to-End Object Detection with Transformers, 2020, arXiv:2005.12872
     """
@@ -62,6 +62,10 @@ class QueryDetector(nn.Module):
         super().__init__()
         if not getattr(criterion, "of_queries", False):
             raise ValueError(f"a detector of queries needs a criterion such as query, got {type(criterion).__name__}")
+        if getattr(criterion, "background", False) and getattr(head, "two_stage", False):
+            raise ValueError(
+                "proposals have one score, so their class loss takes scores: class_loss=focal, or two_stage=false"
+            )
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
         self.one_class, self.fill = one_class, fill
         self.background: bool = getattr(criterion, "background", False)

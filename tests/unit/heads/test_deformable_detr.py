@@ -16,7 +16,7 @@ from torso.boxes.suppress import SUPPRESSORS
 from torso.criteria import QueryCriterion
 from torso.deploy import onnx
 from torso.heads import DeformableDETR
-from torso.losses import L1, Focal
+from torso.losses import L1, CrossEntropy, Focal
 from torso.models import QueryDetector
 from torso.necks import NECKS
 from torso.nn.deformable import DeformableAttention
@@ -41,12 +41,12 @@ def head(**options: Any) -> DeformableDETR:
     return made
 
 
-def detector(classes: int = 3, **options: Any) -> QueryDetector:
+def detector(class_loss: nn.Module | None = None, **options: Any) -> QueryDetector:
     backbone = Tiny([8, 16, 16, 16], [3, 4])
-    criterion = QueryCriterion(Hungarian(class_cost="focal"), Focal(), L1())
+    criterion = QueryCriterion(Hungarian(class_cost="focal"), class_loss or Focal(), L1())
     neck = NECKS["identity"](backbone.channels, backbone.strides)
     return QueryDetector(
-        backbone, neck, head(**options), criterion, SUPPRESSORS["threshold"](max_detections=10), num_classes=classes
+        backbone, neck, head(**options), criterion, SUPPRESSORS["threshold"](max_detections=10), num_classes=3
     )
 
 
@@ -250,3 +250,9 @@ def test_what_does_not_fit_is_told(options: dict[str, int], message: str) -> Non
         head(**options)
     with pytest.raises(ValueError, match="a level has channels and a stride"):
         DeformableDETR([8], [8, 16], 3)
+
+
+def test_proposals_want_scores_and_no_softmax() -> None:
+    with pytest.raises(ValueError, match="proposals have one score"):
+        detector(class_loss=CrossEntropy(), **VARIANTS["two_stage"])
+    assert detector(class_loss=CrossEntropy()).background
