@@ -36,10 +36,13 @@ def points(heat: Tensor, offsets: Tensor, stride: tuple[int, int], window: int, 
     flat = functional.pad(peaks(heat, window).reshape(batch, classes * cells), (0, topk))
     at = best(flat, topk)
     scores, at = flat.gather(1, at), at.clamp(max=classes * cells - 1)
-    place = at % cells
+    label = at // cells
+    place = at - label * cells  # % of a side that is not known has no ONNX
+    row = place // width
+    column = place - row * width
     moved = rows(offsets.reshape(batch, 2, cells).transpose(1, 2), place)
-    x, y = (place % width + moved[..., 0]) * stride[1], (place // width + moved[..., 1]) * stride[0]
-    return Found(scores, at // cells, place, torch.stack([x, y], dim=-1))
+    x, y = (column + moved[..., 0]) * stride[1], (row + moved[..., 1]) * stride[0]
+    return Found(scores, label, place, torch.stack([x, y], dim=-1))
 
 
 def pairs(
