@@ -96,10 +96,10 @@ SMALL: dict[str, list[str]] = {
         "model.backbone={name: tiny, widths: [16, 32, 64], levels: [3]}",
         "model.propose={name: windows, scales: [0.4, 0.28, 0.2, 0.14, 0.1], ratios: [1, 2], step: 0.5}",
         "model.roi.size=7",
-        "model.head.channels=64",
+        "model.head.channels=128",
         "model.sample.count=128",
         "model.sample.positive=0.5",
-        "model.suppress.overlap=0.5",
+        "model.suppress.overlap=0.4",
     ],
     "cascade_rcnn": [
         TINY,
@@ -122,7 +122,7 @@ SMALL: dict[str, list[str]] = {
         "model.sample.count=32",
     ],
     "rcnn": [
-        "model.propose={name: windows, scales: [0.36, 0.27, 0.2, 0.15, 0.11], ratios: [1.0, 1.8]}",  # of digits
+        "model.propose={name: windows, scales: [0.36, 0.26, 0.18, 0.13, 0.09], ratios: [1.8]}",  # of digits
         "model.sample.count=40",
         "model.roi.size=24",
         "model.head.backbone={name: tiny, widths: [16, 32, 64], levels: [3], depth: 2}",
@@ -138,9 +138,9 @@ SMALL: dict[str, list[str]] = {
     "freeanchor": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "gfl": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "hog_svm": [
-        "model.scales=[2.0, 1.5, 1.0]",
-        "model.shapes=[[5, 8], [4, 4]]",
-        "model.assigner={name: max_iou, positive: 0.6, negative: 0.5, low_quality: false}",
+        "model.cell=4",
+        "model.shapes=[[5, 8], [8, 8], [4, 12]]",  # of digits
+        "model.scales=[2.0, 1.5, 1.25, 1.0, 0.8, 0.65]",
     ],
     "iqdet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "matrixnet": [

@@ -158,6 +158,20 @@ def test_a_picture_without_proposals_has_no_detections_and_learns_from_its_objec
     assert not model.eval().predict(batch.images).valid.any()
 
 
+@pytest.mark.part("propose/rpn")
+def test_boxes_that_are_too_small_are_no_proposals() -> None:
+    model, images = built().eval(), batch_of(3).images
+    model.propose.head.box_deltas.bias.data.view(-1, 4)[:, 2:] = -1.0
+    sides = []
+    for least in (1e-3, 12.0):
+        model.propose.least = least
+        with torch.no_grad():
+            boxes, valid = proposals(model, images)
+        assert valid.any()
+        sides.append((boxes[..., 2:] - boxes[..., :2]).amin(dim=-1)[valid].min())
+    assert sides[0] < 12 <= sides[1]
+
+
 @pytest.mark.part("recipe/faster_rcnn", "propose/rpn")
 def test_pictures_do_not_see_each_other() -> None:
     """Answers, and the losses of a picture's own regions, alone and beside others."""
