@@ -20,6 +20,7 @@ from torso.heads import RoIBox, RoIStage
 from torso.losses import L1, CrossEntropy, Focal, GIoU
 from torso.models import TwoStage, replace_head
 from torso.models.inside import go_on
+from torso.necks import Identity
 from torso.structures import Assignment, Batch, DenseOutput, Targets
 
 close = torch.testing.assert_close
@@ -158,6 +159,15 @@ def test_a_picture_without_proposals_has_no_detections_and_learns_from_its_objec
     assert not model.eval().predict(batch.images).valid.any()
 
 
+@pytest.mark.part("neck/identity")
+def test_no_neck_passes_levels_as_they_are() -> None:
+    neck, levels = Identity([4, 6], [8, 16]), [torch.rand(1, 4, 8, 8), torch.rand(1, 6, 4, 4)]
+    assert (neck.channels, neck.strides) == ([4, 6], [8, 16])
+    assert all(a is b for a, b in zip(neck(levels), levels, strict=True))
+    with pytest.raises(ValueError, match="identity"):
+        Identity([4, 6], [8])
+
+
 @pytest.mark.part("propose/rpn")
 def test_boxes_that_are_too_small_are_no_proposals() -> None:
     model, images = built().eval(), batch_of(3).images
@@ -172,7 +182,7 @@ def test_boxes_that_are_too_small_are_no_proposals() -> None:
     assert sides[0] < 12 <= sides[1]
 
 
-@pytest.mark.part("recipe/faster_rcnn", "propose/rpn")
+@pytest.mark.part("recipe/faster_rcnn", "propose/rpn", "model/two_stage")
 def test_pictures_do_not_see_each_other() -> None:
     """Answers, and the losses of a picture's own regions, alone and beside others."""
     model = built("model.threshold=0.0").eval()
