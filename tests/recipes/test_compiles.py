@@ -19,7 +19,8 @@ CLASSES, SIZE = ["ball", "cone", "cube"], 128
 DETECTORS = sorted(
     name
     for name in shipped()
-    if Recipe.load(name, without_data=True).model.name in ("detector", "two_stage", "corners", "query") and name != "transfer"
+    if Recipe.load(name, without_data=True).model.name in ("detector", "two_stage", "corners", "query", "classical")
+    and name != "transfer"
 )
 
 
@@ -29,8 +30,8 @@ def small(name: str) -> nn.Module:
     for module in model.modules():  # statistics of norms that are not 0 and 1, and scores that are not all alike
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
-    for parameter in model.head.parameters():
-        parameter.data += torch.randn_like(parameter) * 0.02
+    for learned in [*model.head.parameters()] or [*model.head.buffers()]:  # planes of support vectors are buffers
+        learned.data += torch.randn_like(learned) * 0.02
     return model
 
 

@@ -133,8 +133,9 @@ class SlidingWindow(nn.Module):
             ValueError: no level is as large as a window.
         """
         size = (images.shape[-2], images.shape[-1])
+        images = eight_bits(images) / 255  # so that what rounding leaves of flat regions is small against an epsilon
         levels, margins, windows, strides, counts = [], [], [], [], []
-        for number, resized in enumerate(pyramid(eight_bits(images), self.scales)):
+        for number, resized in enumerate(pyramid(images, self.scales)):
             picture = keep(f"level{number}", resized)
             high, wide = picture.shape[-2:]
             if any(high < self.hog.cell * down or wide < self.hog.cell * across for across, down in self.shapes):

@@ -10,7 +10,6 @@ from torso.models.classical import SlidingWindow
 from torso.models.mining import Mining
 from torso.nn.hog import HOG
 from torso.recipes.recipe import Recipe
-from torso.recipes.wiring import fitted
 
 
 def classical(
@@ -56,18 +55,16 @@ def classical(
 
     Source: Histograms of Oriented Gradients for Human Detection, 2005
     """
-    return fitted(
-        lambda: SlidingWindow(
-            HOG(orientations, cell, block, norm, root),
-            assigner.build(),
-            suppress.build(),
-            Mining(cost, positives, negatives, limit),
-            num_classes=num_classes,
-            shapes=shapes,
-            scales=scales,
-            threshold=threshold,
-            topk=topk,
-        )
+    return SlidingWindow(
+        HOG(orientations, cell, block, norm, root),
+        assigner.build(),
+        suppress.build(),
+        Mining(cost, positives, negatives, limit),
+        num_classes=num_classes,
+        shapes=shapes,
+        scales=scales,
+        threshold=threshold,
+        topk=topk,
     )
 
 
