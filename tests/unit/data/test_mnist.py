@@ -91,7 +91,10 @@ def test_more_than_ten_classes_are_counted_and_said(tmp_path: Path) -> None:
         (gzip.compress(idx(np.zeros((2, 5, 6), np.uint8)), mtime=0)[:-9], "is cut off or damaged"),
         (b"\x1f\x8b" + bytes(30), "cannot be read"),
         (struct.pack(">HBBIII", 0, 8, 3, 1 << 31, 1 << 31, 1 << 31), "which is more than is read from 16 bytes"),
-        (gzip.compress(idx(np.zeros((80, 1000, 1000), np.uint8)), mtime=0), "80x1000x1000, which is more than is read from"),
+        (
+            gzip.compress(idx(np.zeros((80, 1000, 1000), np.uint8)), mtime=0),
+            "80x1000x1000, which is more than is read from",
+        ),
         (struct.pack(">HBBIII", 0, 8, 3, 7, 0, 5), "0 of 0 bytes came"),
     ],
 )
