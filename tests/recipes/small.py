@@ -40,8 +40,8 @@ SMALL: dict[str, list[str]] = {
     "demo": [TINY, "model.neck.channels=16", "model.head.depth=1"],
     "detr": [
         "model.backbone={name: tiny, widths: [8, 16, 24, 32], levels: [3]}",
-        "model.head={name: detr, channels: 64, queries: 20, encoder_layers: 1, decoder_layers: 2, heads: 4, hidden: 128, "
-        "dropout: 0}",
+        "model.head={name: detr, channels: 64, queries: 20, encoder_layers: 1, decoder_layers: 2, heads: 4, "
+        "hidden: 128, dropout: 0}",
     ],
     "efficientdet": [
         TINY,

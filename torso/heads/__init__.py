@@ -11,10 +11,10 @@ and called with ``[B, R, C, S, S]`` they return `torso.heads.roi_box.RoIOutput`.
 and ``num_classes``; called with the same they return ``[B, R, K, 2S, 2S]``, and ``of_labels(regions, labels)`` is the
 mask of one class of each region. Heads of queries take ``in_channels``, ``strides`` and ``num_classes``, have
 ``of_queries = True``, and called with ``(features, real, size)`` they return `torso.structures.QueryOutput`
-(`torso.models.QueryDetector`). Heads of corners take ``in_channels`` (of levels of one stride) and ``num_classes``, and
-return `torso.heads.corner.CornerMaps` of each level. Classification heads take ``in_channels`` and ``num_classes`` and
-return ``[B, C]`` logits. Every head, or the heads it is made of, has ``reset_classes(num_classes)``: new layers of class
-logits, all else as it was.
+(`torso.models.QueryDetector`). Heads of corners take ``in_channels`` (of levels of one stride) and ``num_classes``,
+and return `torso.heads.corner.CornerMaps` of each level. Classification heads take ``in_channels`` and ``num_classes``
+and return ``[B, C]`` logits. Every head, or the heads it is made of, has ``reset_classes(num_classes)``: new layers of
+class logits, all else as it was.
 """
 
 from __future__ import annotations
