@@ -3,8 +3,8 @@
 Nuclei with masks (DSB2018: 121 pictures to learn from, 44 to judge, up to 260 objects in one) and blood cells (BCCD:
 292 and 72), a few epochs, in float32. All stand on one trunk with ImageNet weights, see the same batches in the same
 order, and are moved by the same optimizer, schedule and average of weights, in one engine; pyramids, anchors, regions
-and heads are as large as the peers'. Deformable DETR has smaller batches and rates, and half as many epochs more. One evaluator
-judges all, after the last epoch; of a class in a picture it looks at 300 nuclei, where COCO's rule is 100.
+and heads are as large as the peers'. Deformable DETR has smaller batches and rates, and half as many epochs more. One
+evaluator judges all, after the last epoch; of a class in a picture it looks at 300 nuclei, where COCO's rule is 100.
 
 ``python benchmarks/stages.py [FOLDER OF DATA]``; ``... stages.py FOLDER torso-mask_rcnn bccd`` some, added to the
 results; with ``KEY=VALUE`` (``train.epochs=1``) the recipes are changed, and nothing is written.
