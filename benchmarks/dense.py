@@ -6,7 +6,8 @@ weights, in one engine; heads are as deep as torchvision's and have the recipes'
 weights: Ultralytics' smallest model by its own trainer and augmentation, and torso's YOLOX of its size. One evaluator
 judges all, after the last epoch.
 
-``python benchmarks/dense.py [FOLDER OF DATA]``; ``... dense.py FOLDER torso-fcos bccd`` some, added to the results.
+``python benchmarks/dense.py [FOLDER OF DATA]``; ``... dense.py FOLDER torso-fcos bccd`` some, added to the results;
+with ``untimed`` on a machine that has other things to do: then nothing is said of minutes.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             begun = "random" if name in SCRATCH else "ImageNet"
             lines.append(
                 f"| {name} | {begun} | {each['AP']:.3f} | {each['AP50']:.3f} | {each['AP75']:.3f} "
-                f"| {each['minutes']} | {each['parameters']} |"
+                f"| {each['minutes'] or 'not measured'} | {each['parameters']} |"
             )
         lines.append("")
     return "\n".join([*lines, "Machine, versions and command: `dense.json`.", ""])
@@ -195,7 +196,10 @@ def main() -> None:
     for kind in kinds:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
-                results.setdefault(kind, {})[name] = found = learn(name, data, kind, Path(folder))
+                found = learn(name, data, kind, Path(folder))
+            if "untimed" in asked:
+                found["minutes"] = None
+            results.setdefault(kind, {})[name] = found
             sys.stderr.write(f"{kind} {name}: {found}\n")
             write("dense", results=results)
             (RESULTS / "dense.md").write_text(table(results), encoding="utf-8")
