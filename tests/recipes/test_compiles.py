@@ -1,38 +1,16 @@
-"""Every shipped detector at a small size: one graph each for network, losses and answer; its export is verified."""
+"""Every shipped detector at a small size: one graph each for network, losses and answer."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
+from tests.recipes.models import CLASSES, DETECTORS, SIZE, small
 from tests.recipes.small import SMALL
-from torso.deploy import onnx
 from torso.models import Detector
-from torso.recipes.recipe import Recipe, shipped
 from torso.structures import Batch, DenseOutput, Targets
-
-CLASSES, SIZE = ["ball", "cone", "cube"], 128
-DETECTORS = sorted(
-    name
-    for name in shipped()
-    if Recipe.load(name, without_data=True).model.name in ("detector", "two_stage", "corners", "query", "classical")
-    and name != "transfer"
-)
-
-
-def small(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    model: nn.Module = Recipe.load(name, SMALL[name], without_data=True).model.build(num_classes=len(CLASSES))
-    for module in model.modules():  # statistics of norms that are not 0 and 1, and scores that are not all alike
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-    for learned in [*model.head.parameters()] or [*model.head.buffers()]:  # planes of support vectors are buffers
-        learned.data += torch.randn_like(learned) * 0.02
-    return model
 
 
 def batch_of(seed: int, objects: int = 5) -> Batch:
@@ -84,10 +62,3 @@ def test_network_losses_and_answer_are_one_graph_each(name: str) -> None:
         assert graphs(model.losses, [(batch,) for batch in batches]) == 1
     with torch.no_grad():
         assert graphs(model.eval().predict, [(batch.images,) for batch in batches]) == 1
-
-
-@pytest.mark.part("deploy/onnx")
-@pytest.mark.parametrize("name", DETECTORS)
-def test_the_export_is_verified(name: str, tmp_path: Path) -> None:
-    path = onnx.export(small(name).eval(), tmp_path / "model.onnx", size=SIZE, metadata={"classes": CLASSES})
-    assert path.is_file()  # written only when it answers as the model does, for several sizes and batches
