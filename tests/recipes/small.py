@@ -140,7 +140,7 @@ SMALL: dict[str, list[str]] = {
     "hog_svm": [
         "model.cell=4",
         "model.shapes=[[5, 8], [8, 8], [4, 12]]",  # of digits
-        "model.scales=[2.0, 1.5, 1.25, 1.0, 0.8, 0.65]",
+        "model.scales=[2.0, 1.5, 1.25, 1.0, 0.75, 0.625]",
     ],
     "iqdet": [TINY, "model.neck={name: fpn, channels: 16, extra: 1}", "model.head.depth=1"],
     "matrixnet": [

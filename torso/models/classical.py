@@ -83,7 +83,7 @@ class SlidingWindow(nn.Module):
         scales: sides of the pictures of the pyramid, as shares of the network's input; above 1 finds what is smaller
             than a window. A picture too small for a window has none.
         threshold: score below which a window is no candidate, 0..1.
-        topk: candidates of a level and shape at most.
+        topk: candidates at most.
 
     Raises:
         ValueError: a window smaller than a block, or a scale that is not above 0.
@@ -105,7 +105,7 @@ class SlidingWindow(nn.Module):
         shapes: Sequence[tuple[int, int]] = ((8, 8),),
         scales: Sequence[float] = (1.0, 0.75, 0.5),
         threshold: float = 0.25,
-        topk: int = 200,
+        topk: int = 1000,
     ):
         super().__init__()
         if not shapes or min(map(min, shapes)) < hog.block:
@@ -145,7 +145,7 @@ class SlidingWindow(nn.Module):
             for shape, said in zip(self.shapes, self.head(level.blocks), strict=True):
                 margins.append(said.flatten(2).transpose(1, 2))
                 windows.append(_windows(level.step, shape, said))
-                strides.append(said.new_tensor(level.step).expand(len(windows[-1]), 2))
+                strides.append(torch.stack([torch.ones_like(windows[-1][:, 0]) * step for step in level.step], dim=-1))
                 counts.append(said.shape[-2] * said.shape[-1])
         if not levels:
             raise ValueError(
@@ -185,7 +185,7 @@ class SlidingWindow(nn.Module):
         """`predict`, with the numbers of `inside` passed through ``keep``."""
         output, _ = self.look(images, keep)
         scores, boxes = keep("window_scores", output.logits.sigmoid()), clip(output.boxes, *output.size)
-        found: Detections = self.suppress(*candidates(scores, boxes, output.counts, self.threshold, self.topk))
+        found: Detections = self.suppress(*candidates(scores, boxes, [boxes.shape[1]], self.threshold, self.topk))
         return found
 
 
@@ -204,8 +204,9 @@ def pyramid(images: Tensor, scales: Sequence[Fraction]) -> list[Tensor]:
 
 def _windows(step: tuple[float, float], shape: tuple[int, int], said: Tensor) -> Tensor:
     """Boxes ``[P, 4]``, ``xyxy`` pixels, of all windows of a level, row by row."""
-    y, x = torch.meshgrid(
-        *(torch.arange(said.shape[i], device=said.device, dtype=said.dtype) for i in (-2, -1)), indexing="ij"
-    )
-    low = torch.stack([x, y], dim=-1).reshape(-1, 2)
-    return torch.cat([low, low + low.new_tensor(shape)], dim=-1) * low.new_tensor(step).repeat(2)
+    high, wide = said.shape[-2:]
+    row, column = (torch.arange(count, device=said.device, dtype=said.dtype) for count in (high, wide))
+    y, x = (at.reshape(-1) for at in torch.meshgrid(row, column, indexing="ij"))
+    # Sizes may be symbols of an export, which a tensor made of numbers would not keep.
+    across, down = step
+    return torch.stack([x * across, y * down, (x + shape[0]) * across, (y + shape[1]) * down], dim=-1)

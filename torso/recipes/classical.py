@@ -29,7 +29,7 @@ def classical(
     limit: int = 20000,
     suppress: Annotated[Spec, Role("suppress")] = "batched_nms",  # type: ignore[assignment]
     threshold: float = 0.25,
-    topk: int = 200,
+    topk: int = 1000,
 ) -> SlidingWindow:
     """A detector from before networks: a sliding window, HOG, linear support vectors with mining of hard negatives.
 
@@ -51,7 +51,7 @@ def classical(
         limit: windows of nothing that are kept at most, for each shape.
         suppress: candidates to detections.
         threshold: score below which nothing is a detection; 0.5 is the plane.
-        topk: candidates of a level and shape.
+        topk: candidates of a picture at most.
 
     Source: Histograms of Oriented Gradients for Human Detection, 2005
     """
