@@ -151,7 +151,6 @@ def main() -> None:
     data = Path(words[0] if words else "../shared/data").absolute()
     asked = words[1:]
     known = RESULTS / "stages.json"
-    results: dict[str, dict[str, Any]] = json.loads(known.read_text())["results"] if known.is_file() else {}
     kinds = [kind for kind in DATA if kind in asked] or list(DATA)
     names = [name for name in [*SYSTEMS, *PEERS] if name in asked] or [*SYSTEMS, *PEERS]
     for kind in kinds:
@@ -162,6 +161,7 @@ def main() -> None:
                 found = learn(name, data, kind, Path(folder), changes)
             sys.stderr.write(f"{kind} {name}: {found}\n")
             if not changes:
+                results: dict[str, Any] = json.loads(known.read_text())["results"] if known.is_file() else {}
                 results.setdefault(kind, {})[name] = found
                 write("stages", results=results)
                 (RESULTS / "stages.md").write_text(table(results), encoding="utf-8")

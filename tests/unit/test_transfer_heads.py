@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,12 @@ from torso.necks import FPN
 from torso.nn.freeze import freeze, linear_probe
 from torso.structures import Batch, Targets
 from torso.train import optim
+
+FITTING: dict[str, dict[str, Any]] = {
+    "roi_crop": {"in_channels": [3], "backbone": Tiny(widths=(4, 8), levels=(2,))},
+    "roi_stage": {"in_channels": [16]},
+}
+"""Heads that want other levels, and what they stand on."""
 
 
 def classifier(classes: int = 7) -> Classifier:
@@ -87,7 +94,8 @@ def test_a_detector_of_80_classes_gets_3() -> None:
 @pytest.mark.part("transfer/append_head")
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_every_head_takes_other_classes(name: str) -> None:
-    wired = {"in_channels": [16, 16], "num_classes": 5, "num_priors": [2, 2], "coder_size": 4}
+    wired = {"in_channels": [16, 16], "strides": [8, 16], "num_classes": 5, "num_priors": [2, 2], "coder_size": 4}
+    wired |= FITTING.get(name, {})
     known = inspect.signature(HEADS[name]).parameters
     torch.manual_seed(0)
     body = Tiny(widths=(16, 16), levels=(1, 2))

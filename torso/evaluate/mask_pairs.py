@@ -35,7 +35,7 @@ def find_mask_pairs(index: Index, predictions: Predictions, overlap: float) -> P
     rows = np.argsort(predictions.image, kind="stable")
     images, starts = np.unique(predictions.image[rows], return_index=True)
     found: list[list[Any]] = [[], [], []]
-    for image, mine in zip(images.tolist(), np.split(rows, starts[1:]), strict=True):
+    for image, mine in zip(images.tolist(), np.split(rows, starts)[1:], strict=True):
         objects = index.objects(image)
         targets = np.arange(objects.start, objects.stop)
         if not len(targets):

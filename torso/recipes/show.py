@@ -90,6 +90,8 @@ def update_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
     """What the optimizer does with which parameters, a row a group; frozen ones are in none."""
     settings = recipe.train.build()
     hold(model, settings)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return []  # planes of support vectors are no parameters
     return [
         {
             "lr": group["lr"],

@@ -13,7 +13,7 @@ from torso.boxes.roi import RoIAlign
 from torso.config import RecipeError
 from torso.heads import RoICrop
 from torso.recipes.recipe import Recipe
-from torso.structures import Targets
+from torso.structures import Batch, Targets
 
 SIZE = 64
 
@@ -103,9 +103,8 @@ def test_any_number_of_objects_is_finite(count):
     boxes = torch.cat([low, low + 8 + torch.rand(2, count, 2) * 30], dim=-1)
     valid = (torch.arange(count) % 4 != 3).expand(2, -1)
     targets = Targets(boxes, torch.zeros(2, count, dtype=torch.int64), valid, ~valid)
-    batch = type(
-        "Batch", (), {"images": torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8), "targets": targets}
-    )
+    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    batch = Batch(images, targets, torch.arange(2), torch.eye(3).expand(2, 3, 3), torch.full((2, 2), 128))
     losses = model.losses(batch)
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())

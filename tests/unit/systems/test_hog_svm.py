@@ -216,7 +216,14 @@ def test_wrong_sizes_and_pictures_are_told():
 def test_the_run_is_whole_from_training_to_an_exported_file(digits: Path, tmp_path: Path):
     from torso.recipes import run
 
-    settings = [*SMALL["hog_svm"], "model.scales=[2.0, 1.0]", f"data.path={digits}", "data.size=96", "data.batch=4", "data.workers=0"]
+    settings = [
+        *SMALL["hog_svm"],
+        "model.scales=[2.0, 1.0]",
+        f"data.path={digits}",
+        "data.size=96",
+        "data.batch=4",
+        "data.workers=0",
+    ]
     done = run.train("hog_svm", [*settings, "train.epochs=2"], runs=tmp_path, quiet=True)
     folder = Path(done["run"])
     for name in ("model.safetensors", "config.json", "report.html", "results.csv", "metrics.jsonl", "evaluation.json"):

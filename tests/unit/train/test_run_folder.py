@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ def test_create(tmp_path: Path) -> None:
     assert environment["packages"]["torch"]
     assert environment["cores"] >= 1
     assert environment["threads"] >= 1
-    assert "pytest" in first.command.read_text()
+    assert shlex.split(first.command.read_text()) == sys.orig_argv
 
 
 def test_create_where_nothing_can_be(tmp_path: Path) -> None:
