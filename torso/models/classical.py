@@ -68,6 +68,20 @@ class Level(NamedTuple):
     step: tuple[float, float]  # pixels of the network's input between neighbouring cells, along x and along y
 
 
+class Scale(NamedTuple):
+    """Side of a picture of the pyramid as a share of the input's; whole numbers, for an export computes with them."""
+
+    over: int
+    under: int
+    times: int  # that the picture is halved first
+
+    @classmethod
+    def of(cls, scale: float) -> Scale:
+        """The nearest share with a small denominator."""
+        over, under = Fraction(scale).limit_denominator(64).as_integer_ratio()
+        return cls(over, under, max(math.floor(math.log2(under / over)), 0))
+
+
 class SlidingWindow(nn.Module):
     """Windows of fixed shapes at every cell of every level of a pyramid; blocks of a level are computed once.
 
@@ -86,7 +100,7 @@ class SlidingWindow(nn.Module):
         topk: candidates at most.
 
     Raises:
-        ValueError: a window smaller than a block, or a scale that is not above 0.
+        ValueError: a window smaller than a block, or a scale below 1/64.
 
     Source: Histograms of Oriented Gradients for Human Detection, 2005
     """
@@ -110,11 +124,11 @@ class SlidingWindow(nn.Module):
         super().__init__()
         if not shapes or min(map(min, shapes)) < hog.block:
             raise ValueError(f"a window has sides of at least a block, {hog.block} cells, got {list(shapes)}")
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales are above 0, got {list(scales)}")
+        if not scales or min(scales) < 1 / 64:
+            raise ValueError(f"scales are 1/64 or more, got {list(scales)}")
         self.num_classes, self.threshold, self.topk = num_classes, threshold, topk
         self.shapes = [(int(wide), int(high)) for wide, high in shapes]
-        self.scales = sorted((Fraction(scale).limit_denominator(64) for scale in scales), reverse=True)
+        self.scales = [Scale.of(scale) for scale in sorted(scales, reverse=True)]
         self.hog, self.assigner, self.suppress, self.mining = hog, assigner, suppress, mining
         less = hog.block - 1
         self.head = Planes(hog.channels, [(wide - less, high - less) for wide, high in self.shapes], num_classes)
@@ -189,15 +203,14 @@ class SlidingWindow(nn.Module):
         return found
 
 
-def pyramid(images: Tensor, scales: Sequence[Fraction]) -> list[Tensor]:
+def pyramid(images: Tensor, scales: Sequence[Scale]) -> list[Tensor]:
     """``[B, 3, H, W]`` at each scale, which fall: halved by means of 2x2 pixels, and what is left of it bilinearly."""
     halves, found = [images], []
-    for scale in scales:
-        times = max(math.floor(-math.log2(scale)), 0)
+    for over, under, times in scales:
         while len(halves) <= times:
             halves.append(functional.avg_pool2d(halves[-1], 2))
-        side = [images.shape[i] * scale.numerator // scale.denominator for i in (-2, -1)]
-        exact = scale * 2**times == 1
+        side = [images.shape[-2] * over // under, images.shape[-1] * over // under]
+        exact = over * 2**times == under
         found.append(halves[times] if exact else functional.interpolate(halves[times], side, mode="bilinear"))
     return found
 

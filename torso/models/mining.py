@@ -135,11 +135,11 @@ class HardNegatives:
 
     def _no_object(self) -> str:
         """Why there is nothing to learn from, in one sentence."""
-        cell, (least, most) = self.model.hog.cell, (min(self.model.scales), max(self.model.scales))
+        cell, shares = self.model.hog.cell, [scale.over / scale.under for scale in self.model.scales]
         windows = [f"{wide * cell}x{high * cell}" for wide, high in self.model.shapes]
         return (
             f"no object has a window that overlaps it enough: there are windows of {', '.join(windows)} pixels on "
-            f"pictures of {float(least):.3g} to {float(most):.3g} times their size; change model.shapes, model.scales, "
+            f"pictures of {min(shares):.3g} to {max(shares):.3g} times their size; change model.shapes, model.scales, "
             "or the overlap that model.assigner asks for"
         )
 

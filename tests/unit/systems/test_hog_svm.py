@@ -12,7 +12,7 @@ import torch
 from tests.recipes.small import SMALL
 from torso.boxes.overlap import pairwise_iou
 from torso.config import DataError, RecipeError
-from torso.models.classical import SlidingWindow, pyramid
+from torso.models.classical import Scale, SlidingWindow, pyramid
 from torso.models.mining import NOTHING, HardNegatives
 from torso.recipes.recipe import Recipe
 from torso.structures import Batch, Targets
@@ -76,17 +76,16 @@ def test_margins_are_planes_times_the_blocks_of_each_window():
 
 @pytest.mark.part("recipe/hog_svm")
 def test_a_pyramid_keeps_what_is_flat_and_where_edges_are():
-    from fractions import Fraction
-
     images = torch.full((1, 3, 64, 96), 50.0)
     images[..., 48:] = 90.0
-    scales = [Fraction(3, 2), Fraction(1), Fraction(3, 4), Fraction(1, 2), Fraction(3, 8)]
-    for scale, picture in zip(scales, pyramid(images, scales), strict=True):
+    scales = [1.5, 1.0, 0.75, 0.5, 0.375]
+    assert Scale.of(0.375) == (3, 8, 1)
+    for scale, picture in zip(scales, pyramid(images, [*map(Scale.of, scales)]), strict=True):
         assert picture.shape[-2:] == (64 * scale, 96 * scale)
         edge = int(48 * scale)
         assert (picture[..., : edge - 1] - 50).abs().max() < 1e-3
         assert (picture[..., edge + 1 :] - 90).abs().max() < 1e-3
-    (whole,) = pyramid(images, [Fraction(1)])
+    (whole,) = pyramid(images, [Scale.of(1.0)])
     assert whole is images
 
 
@@ -206,7 +205,7 @@ def test_a_class_that_is_nowhere_is_never_found():
 def test_wrong_sizes_and_pictures_are_told():
     with pytest.raises(RecipeError, match="sides of at least a block"):
         built("model.shapes=[[1, 4]]")
-    with pytest.raises(RecipeError, match="scales are above 0"):
+    with pytest.raises(RecipeError, match="scales are 1/64 or more"):
         built("model.scales=[0.0]")
     with pytest.raises(ValueError, match="larger than every level of a 24x24 picture"):
         built()(torch.zeros(1, 3, 24, 24))
