@@ -127,6 +127,15 @@ def proposed(model: TwoStage, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.part("recipe/cascade_rcnn")
+def test_each_stage_is_stricter_and_finer_than_the_one_before():
+    for stage, overlap, factor, weight in zip(cascade().each, OVERLAPS, FACTORS, WEIGHTS, strict=True):
+        assigner = stage.criterion.assigner
+        assert (assigner.positive, assigner.negative, assigner.low_quality) == (overlap, overlap, False)
+        assert stage.coder.weights == (factor, factor, factor / 2, factor / 2)
+        assert (stage.criterion.class_weight, stage.criterion.box_weight) == (weight, weight)
+
+
+@pytest.mark.part("recipe/cascade_rcnn")
 def test_losses_and_gradients_of_all_stages_equal_the_walk():
     model, batch = cascade().eval(), batch_of()
     boxes, valid = with_objects(*proposed(model, batch.images), batch.targets)

@@ -107,9 +107,11 @@ def test_rounds_find_what_is_there_and_leave_alone_what_is_not():
 
 @pytest.mark.part("recipe/hog_svm")
 def test_later_rounds_bring_the_windows_that_were_taken_for_objects_and_forget_easy_ones():
-    model, batch = built("model.negatives=5"), batch_of()
+    model, batch = built("model.negatives=100", "model.cost=1"), batch_of()
     learner = model.learner(0)
-    learner.round([batch], 0)
+    first = learner.round([batch], 0)
+    kept = sum(int((pool.labels == NOTHING).sum()) for pool in learner.pools)
+    assert 0 < kept < first["nothing"], "easy windows are forgotten, hard ones are not"
     output = model(batch.images)
     assigned, _, _ = model.assign(output, batch)
     wrong = output.logits.amax(dim=-1).masked_fill(~assigned.negative, -9).max()
