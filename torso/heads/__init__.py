@@ -7,7 +7,7 @@ an attribute), ``coder_size`` (numbers a box takes) and ``branches`` (what else 
 what makes scores of it is the same for all of them (`torso.models.Detector`).
 Heads of regions take ``in_channels`` and ``num_classes`` alike, and ``coder_size``, ``num_boxes`` (classes that have a
 box of their own, or 1) and ``region_size`` (cells along a side); ``maps(features)`` is what regions are cut out of,
-and called with ``[B, R, C, S, S]`` they return `torso.heads.roi_box.RoIOutput`. Heads of masks take ``in_channels``
+and called with ``[B, R, C, S, S]`` they return `torso.heads.region.RoIOutput`. Heads of masks take ``in_channels``
 and ``num_classes``; called with the same they return ``[B, R, K, 2S, 2S]``, and ``of_labels(regions, labels)`` is the
 mask of one class of each region. Heads of queries take ``in_channels``, ``strides`` and ``num_classes``, have
 ``of_queries = True``, and called with ``(features, real, size)`` they return `torso.structures.QueryOutput`

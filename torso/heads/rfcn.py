@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torso.heads.dense import one_for_all
-from torso.heads.roi_box import RoIOutput
+from torso.heads.region import RoIOutput
 from torso.nn.conv import init_normal
 from torso.structures import Features
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any, cast
 from torch import Tensor, nn
 
 from torso.config import Role
-from torso.heads.roi_box import RoIOutput, class_layer, delta_layer
-from torso.structures import Features
+from torso.heads.region import RegionHead, RoIOutput
 
 
-class RoICrop(nn.Module):
+class RoICrop(RegionHead):
     """A classification backbone on the crop of each region, the mean of its last level, then classes and boxes.
 
     Regions share nothing but weights: each goes through the whole network on its own, as a picture would.
@@ -48,26 +47,10 @@ class RoICrop(nn.Module):
                 "pixels and the neck identity"
             )
         self.backbone, self.drop = backbone, nn.Dropout(dropout)
-        self.width: int = cast("Any", backbone).channels[-1]
-        self.num_boxes, self.coder_size = num_boxes, coder_size
-        self.class_logits = class_layer(self.width, num_classes)
-        self.box_deltas = delta_layer(self.width, num_boxes * coder_size)
-
-    def maps(self, features: Features) -> Features:
-        """What the regions are cut out of: the pixels as they are."""
-        return features
+        self.end(cast("Any", backbone).channels[-1], num_classes, coder_size, num_boxes)
 
     def forward(self, regions: Tensor) -> RoIOutput:
         """Crops ``[B, R, 3, S, S]`` to logits ``[B, R, K]`` and deltas ``[B, R, boxes * D]``."""
         x = self.backbone(regions.flatten(0, 1))[-1].mean(dim=(2, 3))  # [B * R, width]
         x = self.drop(x).unflatten(0, regions.shape[:2])
-        return RoIOutput(self.class_logits(x), self.box_deltas(x))
-
-    def reset_classes(self, num_classes: int) -> None:
-        """New layers of class logits, the background's among them, and of boxes where each class has its own."""
-        like = self.class_logits.weight
-        background = len(like) - self.num_boxes
-        self.class_logits = class_layer(self.width, num_classes).to(like)
-        if self.num_boxes > 1:
-            self.num_boxes = num_classes - background
-            self.box_deltas = delta_layer(self.width, self.num_boxes * self.coder_size).to(like)
+        return self.said(x)

@@ -8,15 +8,14 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from torso.config import Role
-from torso.heads.roi_box import RoIOutput, class_layer, delta_layer
+from torso.heads.region import RegionHead, RoIOutput
 from torso.nn.conv import Layer
 from torso.nn.frozen import Frozen
 from torso.nn.residual import bottleneck
 from torso.nn.transfer import load_weights
-from torso.structures import Features
 
 
-class RoIStage(nn.Module):
+class RoIStage(RegionHead):
     """The last stage of a ResNet on the features of a region, their mean, then one layer for classes and one for boxes.
 
     Args:
@@ -68,28 +67,13 @@ class RoIStage(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
             load_weights(self.stage, weights, prefix="", rename=_names(blocks), minimum=1.0)
-        self.num_boxes, self.coder_size = num_boxes, coder_size
-        self.class_logits = class_layer(width, num_classes)
-        self.box_deltas = delta_layer(width, num_boxes * coder_size)
-
-    def maps(self, features: Features) -> Features:
-        """What the regions are cut out of: the features as they are."""
-        return features
+        self.end(width, num_classes, coder_size, num_boxes)
 
     def forward(self, regions: Tensor) -> RoIOutput:
         """Features ``[B, R, C, S, S]`` to logits ``[B, R, K]`` and deltas ``[B, R, boxes * D]``."""
         x = self.stage(regions.flatten(0, 1)).mean(dim=(2, 3))  # [B * R, channels]
         x = x.unflatten(0, regions.shape[:2])
-        return RoIOutput(self.class_logits(x), self.box_deltas(x))
-
-    def reset_classes(self, num_classes: int) -> None:
-        """New layers of class logits, the background's among them, and of boxes where each class has its own."""
-        like = self.class_logits.weight
-        background = len(like) - self.num_boxes
-        self.class_logits = class_layer(like.shape[1], num_classes).to(like)
-        if self.num_boxes > 1:
-            self.num_boxes = num_classes - background
-            self.box_deltas = delta_layer(like.shape[1], self.num_boxes * self.coder_size).to(like)
+        return self.said(x)
 
 
 def _names(blocks: int) -> dict[str, str]:

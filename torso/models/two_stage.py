@@ -12,7 +12,7 @@ from torso.assigners.draw import Draw, Drawn, with_objects
 from torso.boxes.candidates import candidates
 from torso.boxes.coders import Coder
 from torso.boxes.convert import area, clip
-from torso.heads.roi_box import RoIOutput
+from torso.heads.region import RoIOutput
 from torso.models.detector import precise
 from torso.models.inside import Keep, go_on
 from torso.nn.normalize import normalizer
